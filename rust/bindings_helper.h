@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The headers that rust/bindings_generated.rs is generated from, in alphabetical order.
+ *
+ * A constant that bindgen cannot evaluate (a cast, a sizeof) is written as
+ * "const gfp_t RUST_CONST_HELPER_GFP_NOIO = GFP_NOIO;" and is called GFP_NOIO in Rust.
+ */
+#include <linux/blkdev.h>
+
+#include "memalloc.h"

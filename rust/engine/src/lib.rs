@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Decisions of imgstream without any I/O: shared by the kernel module, the tools and the simulator.
+
+#![cfg_attr(not(MODULE), no_std)]
+#![forbid(unsafe_code)]

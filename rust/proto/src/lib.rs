@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Formats that the kernel module and the tools share: the control area, iSCSI, the ioctl interface.
+
+#![cfg_attr(not(MODULE), no_std)]
+#![forbid(unsafe_code)]
