@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The commands: one file each, with its arguments and `run`.
+
+pub mod attach;
+pub mod cancel;
+pub mod check;
+pub mod commit;
+pub mod detach;
+pub mod dump;
+pub mod fill;
+pub mod migrate;
+pub mod pause;
+pub mod plan;
+pub mod prepare;
+pub mod resume;
+pub mod rollback;
+pub mod stage;
+pub mod status;
+pub mod watch;
+
+use clap::{Parser, Subcommand};
+
+use crate::Result;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "imgstreamctl", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes a published image from a raw image or disk.
+    Prepare(prepare::Args),
+    /// Says what a migration would do, without writing anything.
+    Plan(plan::Args),
+    /// Moves this computer to another image.
+    Migrate(migrate::Args),
+    /// Takes a migration back before the disk is shrunk.
+    Cancel(cancel::Args),
+    /// Runs the steps of the stage environment.
+    #[command(hide = true)]
+    Stage(stage::Args),
+    /// Attaches a disk that carries an imgstream superblock.
+    Attach(attach::Args),
+    /// Detaches the imgstream device.
+    Detach(detach::Args),
+    /// Prints the state of the device and its migration.
+    Status(status::Args),
+    /// Prints the state again and again.
+    Watch(watch::Args),
+    /// Sets the background fill on or off and its rates.
+    Fill(fill::Args),
+    /// Moves every block home and ends the migration.
+    Commit(commit::Args),
+    /// Pauses the commit.
+    Pause(pause::Args),
+    /// Resumes the commit.
+    Resume(resume::Args),
+    /// Goes back to the source at the next boot.
+    Rollback(rollback::Args),
+    /// Checks the control structure of a disk.
+    Check(check::Args),
+    /// Prints the control structure of a disk.
+    Dump(dump::Args),
+}
+
+impl Command {
+    /// The command's name as it is typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Prepare(_) => "prepare",
+            Command::Plan(_) => "plan",
+            Command::Migrate(_) => "migrate",
+            Command::Cancel(_) => "cancel",
+            Command::Stage(_) => "stage",
+            Command::Attach(_) => "attach",
+            Command::Detach(_) => "detach",
+            Command::Status(_) => "status",
+            Command::Watch(_) => "watch",
+            Command::Fill(_) => "fill",
+            Command::Commit(_) => "commit",
+            Command::Pause(_) => "pause",
+            Command::Resume(_) => "resume",
+            Command::Rollback(_) => "rollback",
+            Command::Check(_) => "check",
+            Command::Dump(_) => "dump",
+        }
+    }
+
+    /// Runs the command.
+    pub fn run(self) -> Result<()> {
+        match self {
+            Command::Prepare(args) => prepare::run(args),
+            Command::Plan(args) => plan::run(args),
+            Command::Migrate(args) => migrate::run(args),
+            Command::Cancel(args) => cancel::run(args),
+            Command::Stage(args) => stage::run(args),
+            Command::Attach(args) => attach::run(args),
+            Command::Detach(args) => detach::run(args),
+            Command::Status(args) => status::run(args),
+            Command::Watch(args) => watch::run(args),
+            Command::Fill(args) => fill::run(args),
+            Command::Commit(args) => commit::run(args),
+            Command::Pause(args) => pause::run(args),
+            Command::Resume(args) => resume::run(args),
+            Command::Rollback(args) => rollback::run(args),
+            Command::Check(args) => check::run(args),
+            Command::Dump(args) => dump::run(args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The error every command returns: it knows its exit code.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::exit::Exit;
+use crate::refusal::Refusal;
+
+/// What a command returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A decision not to go on; nothing was written.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Input or output failed.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// The verb: "opening", "reading", ...
+        doing: &'static str,
+        /// What it was done to.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A command of this skeleton that is still to be written.
+    #[error("{0} is not built yet")]
+    NotBuilt(&'static str),
+}
+
+impl Error {
+    /// The exit code for this error.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Error::Refused(refusal) => refusal.exit(),
+            Error::Io { .. } | Error::NotBuilt(_) => Exit::Failure,
+        }
+    }
+
+    /// Names the file and what was being done to it; for `map_err`.
+    pub fn io<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
+        move |source| Error::Io {
+            doing,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Everything imgstreamctl refuses to do: one variant, one sentence, one exit
+//! code each. A refusal is decided before the first write.
+
+use crate::exit::Exit;
+
+/// A reason not to go on. The disk is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// See [`Exit::Lvm`].
+    #[error("{place} is LVM, which is not supported yet")]
+    Lvm {
+        /// Partition or file in which it was found.
+        place: String,
+    },
+    /// See [`Exit::Luks`].
+    #[error("{place} is encrypted with LUKS, which is not supported yet")]
+    Luks {
+        /// Partition or file in which it was found.
+        place: String,
+    },
+    /// See [`Exit::Md`].
+    #[error("{place} is a member of a software RAID (md), which is not supported yet")]
+    Md {
+        /// Partition or file in which it was found.
+        place: String,
+    },
+    /// See [`Exit::WrongState`].
+    #[error("{command} is not possible in state {state}")]
+    WrongState {
+        /// The command that was given.
+        command: &'static str,
+        /// The state the migration is in.
+        state: String,
+    },
+    /// See [`Exit::NotConfirmed`].
+    #[error("not confirmed, so nothing was done")]
+    NotConfirmed,
+}
+
+impl Refusal {
+    /// The exit code of this refusal.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Refusal::Lvm { .. } => Exit::Lvm,
+            Refusal::Luks { .. } => Exit::Luks,
+            Refusal::Md { .. } => Exit::Md,
+            Refusal::WrongState { .. } => Exit::WrongState,
+            Refusal::NotConfirmed => Exit::NotConfirmed,
+        }
+    }
+}
