@@ -4,3 +4,6 @@
 
 #![cfg_attr(not(MODULE), no_std)]
 #![forbid(unsafe_code)]
+#![allow(non_ascii_idents, reason = "zerocopy's derive macros make such names")]
+
+pub mod abi;
