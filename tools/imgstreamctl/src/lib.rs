@@ -3,13 +3,14 @@
 //! command. `main.rs` only parses the command line and turns errors into exit
 //! codes.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cmd;
 pub mod error;
 pub mod exit;
 pub mod progress;
 pub mod refusal;
+pub mod sys;
 
 pub use error::{Error, Result};
 pub use exit::Exit;
