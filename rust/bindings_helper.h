@@ -7,4 +7,5 @@
  */
 #include <linux/blkdev.h>
 
+#include "lock.h"
 #include "memalloc.h"

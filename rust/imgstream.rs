@@ -7,6 +7,7 @@
 use kernel::prelude::*;
 
 mod bindings;
+mod kapi;
 
 module! {
     type: ImgstreamModule,

@@ -14,3 +14,13 @@ void imgstream_memalloc_noio_restore(unsigned int flags)
 {
 	memalloc_noio_restore(flags);
 }
+
+unsigned int imgstream_memalloc_noreclaim_save(void)
+{
+	return memalloc_noreclaim_save();
+}
+
+void imgstream_memalloc_noreclaim_restore(unsigned int flags)
+{
+	memalloc_noreclaim_restore(flags);
+}

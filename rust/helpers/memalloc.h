@@ -4,5 +4,7 @@
 
 unsigned int imgstream_memalloc_noio_save(void);
 void imgstream_memalloc_noio_restore(unsigned int flags);
+unsigned int imgstream_memalloc_noreclaim_save(void);
+void imgstream_memalloc_noreclaim_restore(unsigned int flags);
 
 #endif

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Safe wrappers over the kernel's C interfaces that the `kernel` crate lacks.
+//!
+//! All unsafe code of the module is here, and no policy: nothing below knows what an image or a migration is. Each file
+//! says which interface of the kernel crate it imitates or which C header it wraps, so that it can go when the kernel
+//! has the same.
+
+pub(crate) mod noio;
+pub(crate) mod sync;
+pub(crate) mod workqueue;
