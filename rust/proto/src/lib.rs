@@ -6,4 +6,8 @@
 #![forbid(unsafe_code)]
 #![allow(non_ascii_idents, reason = "zerocopy's derive macros make such names")]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod abi;
+pub mod iscsi;

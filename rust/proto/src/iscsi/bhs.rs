@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Basic header segments, RFC 7143 section 11: 48 bytes, big-endian, one type for each PDU that this initiator sends
+//! or may be sent.
+//!
+//! Every type is plain bytes: any 48 bytes are a value of each of them. Whether the fields make sense is judged by
+//! whoever reads them.
+
+use zerocopy::big_endian::{U16, U32};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Length of a basic header segment.
+pub const BHS_BYTES: usize = 48;
+/// The tag that means "none" (RFC 7143 sections 11.2.1.8 and 11.18).
+pub const NO_TAG: u32 = 0xffff_ffff;
+/// What a receiver accepts in one data segment until it declares something else, and always during login (13.12).
+pub const DEFAULT_MAX_RECV_BYTES: u32 = 8192;
+
+/// Operation codes, RFC 7143 section 11.2.1.2.
+pub mod opcode {
+    /// The six bits of byte 0 that hold the operation code.
+    pub const MASK: u8 = 0x3f;
+    /// The I bit of byte 0: this request is for immediate delivery.
+    pub const IMMEDIATE: u8 = 0x40;
+    /// NOP-Out.
+    pub const NOP_OUT: u8 = 0x00;
+    /// SCSI Command.
+    pub const SCSI_COMMAND: u8 = 0x01;
+    /// Login Request.
+    pub const LOGIN_REQUEST: u8 = 0x03;
+    /// Logout Request.
+    pub const LOGOUT_REQUEST: u8 = 0x06;
+    /// NOP-In.
+    pub const NOP_IN: u8 = 0x20;
+    /// SCSI Response.
+    pub const SCSI_RESPONSE: u8 = 0x21;
+    /// SCSI Task Management Function Response.
+    pub const TASK_RESPONSE: u8 = 0x22;
+    /// Login Response.
+    pub const LOGIN_RESPONSE: u8 = 0x23;
+    /// Text Response.
+    pub const TEXT_RESPONSE: u8 = 0x24;
+    /// SCSI Data-In.
+    pub const DATA_IN: u8 = 0x25;
+    /// Logout Response.
+    pub const LOGOUT_RESPONSE: u8 = 0x26;
+    /// Ready To Transfer.
+    pub const R2T: u8 = 0x31;
+    /// Asynchronous Message.
+    pub const ASYNC_MESSAGE: u8 = 0x32;
+    /// Reject.
+    pub const REJECT: u8 = 0x3f;
+}
+
+/// Bits of byte 1.
+pub mod flag {
+    /// F: the last PDU of a sequence; on most PDUs simply set.
+    pub const FINAL: u8 = 0x80;
+    /// R of a SCSI Command: data is expected to come in (11.3.1).
+    pub const READ: u8 = 0x40;
+    /// ATTR of a SCSI Command: simple task (11.3.1).
+    pub const SIMPLE: u8 = 0x01;
+    /// A of a Data-In: an acknowledgement is asked for (11.7.2).
+    pub const ACKNOWLEDGE: u8 = 0x40;
+    /// S of a Data-In: it carries the status (11.7.3).
+    pub const STATUS: u8 = 0x01;
+    /// O of Data-In and SCSI Response: residual overflow (11.4.1).
+    pub const OVERFLOW: u8 = 0x04;
+    /// U of Data-In and SCSI Response: residual underflow (11.4.1).
+    pub const UNDERFLOW: u8 = 0x02;
+    /// T of a login PDU: go to the next stage (11.12.1).
+    pub const TRANSIT: u8 = 0x80;
+    /// C of a login PDU: the text goes on in the next one (11.12.2).
+    pub const CONTINUE: u8 = 0x40;
+}
+
+/// The 24-bit length of a data segment, without its padding.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct DataSegmentLength([u8; 3]);
+
+impl DataSegmentLength {
+    /// The greatest length that fits.
+    pub const MAX: u32 = 0x00ff_ffff;
+
+    /// `bytes` as a field, or `None` if it does not fit.
+    pub const fn new(bytes: u32) -> Option<Self> {
+        if bytes > Self::MAX {
+            return None;
+        }
+        let [_, a, b, c] = bytes.to_be_bytes();
+        Some(Self([a, b, c]))
+    }
+
+    /// The length in bytes.
+    pub const fn bytes(self) -> u32 {
+        let [a, b, c] = self.0;
+        u32::from_be_bytes([0, a, b, c])
+    }
+
+    /// How many bytes of padding follow a segment of this length (11.2.3: segments end at a multiple of four).
+    pub const fn padding(self) -> u32 {
+        self.bytes().wrapping_neg() & 3
+    }
+}
+
+macro_rules! header {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+        #[repr(C)]
+        pub struct $name {
+            /// Operation code and, in requests, the I bit.
+            pub opcode: u8,
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+        const _: () = assert!(core::mem::size_of::<$name>() == BHS_BYTES);
+    };
+}
+
+header! {
+    /// What every header has at the same place (11.2.1); enough to frame a PDU.
+    AnyHeader {
+        /// Depends on the operation code.
+        flags: u8,
+        /// Depends on the operation code.
+        specific: [u8; 2],
+        /// Length of the additional header segments in words of four bytes.
+        ahs_words: u8,
+        /// Length of the data segment.
+        data_len: DataSegmentLength,
+        /// LUN or something else.
+        lun: [u8; 8],
+        /// Initiator task tag.
+        itt: U32,
+        /// Target transfer tag or something else.
+        ttt: U32,
+        /// In PDUs of the target: StatSN.
+        stat_sn: U32,
+        /// In PDUs of the target: ExpCmdSN.
+        exp_cmd_sn: U32,
+        /// In PDUs of the target: MaxCmdSN.
+        max_cmd_sn: U32,
+        /// Depends on the operation code.
+        rest: [u8; 12],
+    }
+}
+
+header! {
+    /// SCSI Command (11.3).
+    ScsiCommand {
+        /// F, R, W and ATTR.
+        flags: u8,
+        /// Zero.
+        reserved: [u8; 2],
+        /// No additional headers are used.
+        ahs_words: u8,
+        /// No immediate data is sent.
+        data_len: DataSegmentLength,
+        /// Logical unit number.
+        lun: [u8; 8],
+        /// Initiator task tag.
+        itt: U32,
+        /// Expected data transfer length in bytes.
+        expected_bytes: U32,
+        /// Command sequence number.
+        cmd_sn: U32,
+        /// Next status sequence number expected.
+        exp_stat_sn: U32,
+        /// Command descriptor block.
+        cdb: [u8; 16],
+    }
+}
+
+header! {
+    /// SCSI Response (11.4).
+    ScsiResponse {
+        /// Residual bits.
+        flags: u8,
+        /// iSCSI service response: 0 means that `status` is valid.
+        response: u8,
+        /// SCSI status.
+        status: u8,
+        /// Length of additional headers.
+        ahs_words: u8,
+        /// Length of sense and response data.
+        data_len: DataSegmentLength,
+        /// Zero.
+        reserved: [u8; 8],
+        /// Initiator task tag.
+        itt: U32,
+        /// Not used at ErrorRecoveryLevel 0.
+        snack_tag: U32,
+        /// Status sequence number.
+        stat_sn: U32,
+        /// Next command sequence number that the target expects.
+        exp_cmd_sn: U32,
+        /// Last command sequence number that the target takes.
+        max_cmd_sn: U32,
+        /// How many Data-In PDUs the target sent for this command.
+        exp_data_sn: U32,
+        /// Only for bidirectional commands.
+        bidirectional_residual: U32,
+        /// Bytes not transferred.
+        residual: U32,
+    }
+}
+
+header! {
+    /// SCSI Data-In (11.7).
+    DataIn {
+        /// F, A, O, U, S.
+        flags: u8,
+        /// Zero.
+        reserved: u8,
+        /// SCSI status, if S is set.
+        status: u8,
+        /// Length of additional headers.
+        ahs_words: u8,
+        /// Length of the data.
+        data_len: DataSegmentLength,
+        /// Logical unit number, only with A.
+        lun: [u8; 8],
+        /// Initiator task tag.
+        itt: U32,
+        /// Target transfer tag, only with A.
+        ttt: U32,
+        /// Status sequence number, if S is set.
+        stat_sn: U32,
+        /// Next command sequence number that the target expects.
+        exp_cmd_sn: U32,
+        /// Last command sequence number that the target takes.
+        max_cmd_sn: U32,
+        /// Number of this PDU within its command, from 0.
+        data_sn: U32,
+        /// Where the data belongs in the transfer.
+        buffer_offset: U32,
+        /// Bytes not transferred, if S is set.
+        residual: U32,
+    }
+}
+
+header! {
+    /// NOP-Out (11.18).
+    NopOut {
+        /// F.
+        flags: u8,
+        /// Zero.
+        reserved: [u8; 2],
+        /// No additional headers are used.
+        ahs_words: u8,
+        /// Length of ping data.
+        data_len: DataSegmentLength,
+        /// Copied from the NOP-In that is answered.
+        lun: [u8; 8],
+        /// Initiator task tag, or none for an answer.
+        itt: U32,
+        /// Copied from the NOP-In that is answered, or none.
+        ttt: U32,
+        /// Command sequence number.
+        cmd_sn: U32,
+        /// Next status sequence number expected.
+        exp_stat_sn: U32,
+        /// Zero.
+        reserved2: [u8; 16],
+    }
+}
+
+header! {
+    /// NOP-In (11.19).
+    NopIn {
+        /// F.
+        flags: u8,
+        /// Zero.
+        reserved: [u8; 2],
+        /// Length of additional headers.
+        ahs_words: u8,
+        /// Length of ping data.
+        data_len: DataSegmentLength,
+        /// To be copied into the answer.
+        lun: [u8; 8],
+        /// Tag of the NOP-Out that is answered, or none.
+        itt: U32,
+        /// To be copied into the answer; none if no answer is wanted.
+        ttt: U32,
+        /// Status sequence number; the next one if `itt` is none.
+        stat_sn: U32,
+        /// Next command sequence number that the target expects.
+        exp_cmd_sn: U32,
+        /// Last command sequence number that the target takes.
+        max_cmd_sn: U32,
+        /// Zero.
+        reserved2: [u8; 12],
+    }
+}
+
+header! {
+    /// Login Request (11.12).
+    LoginRequest {
+        /// T, C, CSG, NSG.
+        flags: u8,
+        /// Highest version of the protocol that is spoken: 0.
+        version_max: u8,
+        /// Lowest: 0.
+        version_min: u8,
+        /// No additional headers are used.
+        ahs_words: u8,
+        /// Length of the text.
+        data_len: DataSegmentLength,
+        /// Initiator's part of the session's name.
+        isid: [u8; 6],
+        /// Target's part of the session's name, 0 for a new session.
+        tsih: U16,
+        /// The same for the whole login.
+        itt: U32,
+        /// Connection within the session.
+        cid: U16,
+        /// Zero.
+        reserved: [u8; 2],
+        /// Command sequence number of the first command after the login.
+        cmd_sn: U32,
+        /// Next status sequence number expected.
+        exp_stat_sn: U32,
+        /// Zero.
+        reserved2: [u8; 16],
+    }
+}
+
+header! {
+    /// Login Response (11.13).
+    LoginResponse {
+        /// T, C, CSG, NSG.
+        flags: u8,
+        /// Highest version that the target speaks.
+        version_max: u8,
+        /// The version in use.
+        version_active: u8,
+        /// Length of additional headers.
+        ahs_words: u8,
+        /// Length of the text.
+        data_len: DataSegmentLength,
+        /// As in the request.
+        isid: [u8; 6],
+        /// Target's part of the session's name.
+        tsih: U16,
+        /// As in the request.
+        itt: U32,
+        /// Zero.
+        reserved: [u8; 4],
+        /// Status sequence number.
+        stat_sn: U32,
+        /// Next command sequence number that the target expects.
+        exp_cmd_sn: U32,
+        /// Last command sequence number that the target takes.
+        max_cmd_sn: U32,
+        /// 0 success, 1 redirection, 2 initiator's error, 3 target's error.
+        status_class: u8,
+        /// More about it.
+        status_detail: u8,
+        /// Zero.
+        reserved2: [u8; 10],
+    }
+}
+
+header! {
+    /// Logout Request (11.14).
+    LogoutRequest {
+        /// F and the reason code.
+        flags: u8,
+        /// Zero.
+        reserved: [u8; 2],
+        /// No additional headers are used.
+        ahs_words: u8,
+        /// Zero.
+        data_len: DataSegmentLength,
+        /// Zero.
+        reserved2: [u8; 8],
+        /// Initiator task tag.
+        itt: U32,
+        /// Connection within the session.
+        cid: U16,
+        /// Zero.
+        reserved3: [u8; 2],
+        /// Command sequence number.
+        cmd_sn: U32,
+        /// Next status sequence number expected.
+        exp_stat_sn: U32,
+        /// Zero.
+        reserved4: [u8; 16],
+    }
+}
+
+header! {
+    /// Logout Response (11.15).
+    LogoutResponse {
+        /// F.
+        flags: u8,
+        /// 0: closed.
+        response: u8,
+        /// Zero.
+        reserved: u8,
+        /// Length of additional headers.
+        ahs_words: u8,
+        /// Zero.
+        data_len: DataSegmentLength,
+        /// Zero.
+        reserved2: [u8; 8],
+        /// Initiator task tag.
+        itt: U32,
+        /// Zero.
+        reserved3: [u8; 4],
+        /// Status sequence number.
+        stat_sn: U32,
+        /// Next command sequence number that the target expects.
+        exp_cmd_sn: U32,
+        /// Last command sequence number that the target takes.
+        max_cmd_sn: U32,
+        /// Zero.
+        reserved4: [u8; 4],
+        /// Seconds to wait before the next connection.
+        time2wait: U16,
+        /// Seconds that the target keeps tasks.
+        time2retain: U16,
+        /// Zero.
+        reserved5: [u8; 4],
+    }
+}
+
+header! {
+    /// Asynchronous Message (11.9).
+    AsyncMessage {
+        /// F.
+        flags: u8,
+        /// Zero.
+        reserved: [u8; 2],
+        /// Length of additional headers.
+        ahs_words: u8,
+        /// Length of sense data or of what a vendor sends.
+        data_len: DataSegmentLength,
+        /// Logical unit number.
+        lun: [u8; 8],
+        /// None.
+        itt: U32,
+        /// Zero.
+        reserved2: [u8; 4],
+        /// Status sequence number.
+        stat_sn: U32,
+        /// Next command sequence number that the target expects.
+        exp_cmd_sn: U32,
+        /// Last command sequence number that the target takes.
+        max_cmd_sn: U32,
+        /// What happened.
+        event: u8,
+        /// Vendor's code.
+        vendor: u8,
+        /// Depends on the event.
+        parameter1: U16,
+        /// Depends on the event: seconds to wait.
+        parameter2: U16,
+        /// Depends on the event: seconds until something.
+        parameter3: U16,
+        /// Zero.
+        reserved3: [u8; 4],
+    }
+}
+
+header! {
+    /// Reject (11.17); its data segment starts with the header of the PDU that is rejected.
+    Reject {
+        /// F.
+        flags: u8,
+        /// Why.
+        reason: u8,
+        /// Zero.
+        reserved: u8,
+        /// Length of additional headers.
+        ahs_words: u8,
+        /// Length of what is quoted.
+        data_len: DataSegmentLength,
+        /// Zero.
+        reserved2: [u8; 8],
+        /// None.
+        itt: U32,
+        /// Zero.
+        reserved3: [u8; 4],
+        /// Status sequence number.
+        stat_sn: U32,
+        /// Next command sequence number that the target expects.
+        exp_cmd_sn: U32,
+        /// Last command sequence number that the target takes.
+        max_cmd_sn: U32,
+        /// Only for rejected SNACKs.
+        data_sn: U32,
+        /// Zero.
+        reserved4: [u8; 8],
+    }
+}
+
+/// A logical unit number in its eight-byte form (SAM: peripheral device addressing up to 255, flat space above).
+///
+/// `None` if the number does not fit the flat space.
+pub const fn lun_field(lun: u64) -> Option<[u8; 8]> {
+    if lun > 0x3fff {
+        return None;
+    }
+    let [high, low] = (lun as u16).to_be_bytes();
+    let method = if lun > 255 { 0x40 } else { 0 };
+    Some([high | method, low, 0, 0, 0, 0, 0, 0])
+}
+
+#[cfg(test)]
+mod tests;
