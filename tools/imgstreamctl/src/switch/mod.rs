@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The switch from the source to the target and back: what is put into the
+//! source, what the stage environment does, and how all of it is taken out.
+
+pub mod cpio;
+pub mod custom_cfg;
