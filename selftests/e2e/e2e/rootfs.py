@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Trees of installed Debian systems, made by mmdebstrap and set up for a serial console."""
+
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+from .config import CACHE
+from .shell import Failed, in_tree, key_of, run
+
+AUTOLOGIN = """[Service]
+ExecStart=
+ExecStart=-/sbin/agetty -o '-p -f -- \\\\u' --autologin root --keep-baud 115200 - vt220
+"""
+
+INTERFACES = """auto lo
+iface lo inet loopback
+"""
+DHCP = """
+auto ens3
+iface ens3 inet dhcp
+"""
+
+GRUB_DEFAULTS = """GRUB_DEFAULT=0
+GRUB_TIMEOUT={timeout}
+GRUB_DISTRIBUTOR=Debian
+GRUB_CMDLINE_LINUX_DEFAULT=""
+GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200"
+GRUB_TERMINAL=serial
+GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
+"""
+
+# grub-mkconfig asks grub-probe about the device of /: there is none yet, the answers are known.
+PROBE = """#!/bin/sh
+for a in "$@"; do case $a in --target=*) t=${{a#--target=}};; -t) t=;; *) [ -n "$t" ] || t=$a;; esac; done
+case $t in
+device) echo /dev/vda2;; fs_uuid) echo {uuid};; fs) echo ext2;; partmap) echo gpt;;
+drive) echo '(hd0,gpt2)';; compatibility_hint) echo hd0,gpt2;; hints_string) echo '--hint-bios=hd0,gpt2';;
+partuuid|abstraction) :;; *) exit 1;; esac
+"""
+
+COMMIT_ENTRY = """#!/bin/sh
+# The ordinary entry once more, told to commit before root is mounted; 'c' on the menu picks it.
+cat << 'EOF'
+menuentry 'Debian, commit from the initramfs' --hotkey=c {{
+	load_env
+	insmod part_gpt
+	insmod ext2
+	search --no-floppy --fs-uuid --set=root {uuid}
+	linux /boot/vmlinuz-{version} root=UUID={uuid} ro console=tty0 console=ttyS0,115200 imgstream.commit=now imgstream.after=poweroff
+	initrd /boot/initrd.img-{version}
+}}
+EOF
+"""
+
+
+def root_uuid(system):
+    """The file system's UUID: the same whenever the same system is made."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "imgstream-e2e/" + system.name))
+
+
+def _mirror():
+    """The package mirror that the build root itself came from."""
+    if os.environ.get("IMGSTREAM_MIRROR"):
+        return os.environ["IMGSTREAM_MIRROR"]
+    files = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
+    for file in files:
+        found = re.search(r"https?://[^\s]+/debian/?(?=\s)", file.read_text() if file.exists() else "")
+        if found:
+            return found.group(0)
+    raise Failed("no package mirror found in /etc/apt; set IMGSTREAM_MIRROR")
+
+
+def _apt_lines(system):
+    suites = [system.suite] + (["trixie-backports"] if system.suite == "trixie" else [])
+    return [f"deb {_mirror()} {suite} main" for suite in suites]
+
+
+def _kernel_package(pattern):
+    """The newest package that the pattern names, as the build root's apt sees it."""
+    if "*" not in pattern:
+        return pattern
+    regex = "^" + re.escape(pattern).replace(r"\*", "[0-9.]+") + "$"
+    names = run("apt-cache", "pkgnames", pattern.split("*")[0]).split()
+    found = sorted((n for n in names if re.match(regex, n)),
+                   key=lambda n: [int(x) for x in re.findall(r"\d+", n)])
+    if not found:
+        raise Failed(f"no package matches {pattern}: run apt-get update")
+    return found[-1]
+
+
+def packages(system):
+    kernel = _kernel_package(system.kernel)
+    backport = ["linux-base/trixie-backports"] if system.suite == "trixie" else []
+    return [*system.packages, *backport, kernel]
+
+
+def base_tar(system, log):
+    """A tar of the system as its packages leave it, from the cache if it is there."""
+    key = key_of(system.suite, packages(system), 2)
+    tar = CACHE / f"rootfs-{system.suite}-{key}.tar"
+    if tar.exists():
+        return tar
+    log(f"{system.name}: installing {system.suite} with mmdebstrap")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    part = tar.with_suffix(f".{os.getpid()}.tar")
+    preseed = 'echo "grub-pc grub-pc/install_devices_empty boolean true" | chroot "$1" debconf-set-selections'
+    run("mmdebstrap", "--variant=minbase", f"--include={','.join(packages(system))}",
+        f"--essential-hook={preseed}", '--customize-hook=rm -rf "$1"/var/lib/apt/lists/*',
+        system.suite, part, *_apt_lines(system), env={**os.environ, "INITRD": "No"})
+    part.rename(tar)
+    return tar
+
+
+def unpack(system, tree, log):
+    """Unpacks the system's tar into an empty directory and sets the system up."""
+    tar = base_tar(system, log)
+    tree.mkdir(parents=True)
+    run("tar", "-C", tree, "--numeric-owner", "--xattrs", "--exclude=./dev/*", "-xpf", tar)
+    _identity(system, tree)
+    _consoles(tree)
+    _network(system, tree)
+    return tree
+
+
+def kernel_version(tree):
+    versions = sorted(p.name for p in (tree / "lib/modules").iterdir())
+    if len(versions) != 1:
+        raise Failed(f"{tree}: one kernel expected, found {versions}")
+    return versions[0]
+
+
+def _write(path, text, mode=0o644):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def _identity(system, tree):
+    ident = uuid.uuid5(uuid.NAMESPACE_URL, "imgstream-e2e/machine/" + system.name).hex
+    _write(tree / "etc/machine-id", ident + "\n", 0o444)
+    _write(tree / "etc/hostname", system.hostname + "\n")
+    _write(tree / "etc/hosts", f"127.0.0.1 localhost {system.hostname}\n")
+    _write(tree / "etc/fstab", f"UUID={root_uuid(system)} / ext4 errors=remount-ro 0 1\n")
+    for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
+        link = tree / "etc/systemd/system" / timer
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")
+
+
+def _consoles(tree):
+    """ttyS0: what a person sees. ttyS1: where the runs type their commands."""
+    units = tree / "etc/systemd/system"
+    _write(units / "serial-getty@.service.d/autologin.conf", AUTOLOGIN)
+    wants = units / "getty.target.wants"
+    wants.mkdir(parents=True, exist_ok=True)
+    for tty in ("ttyS0", "ttyS1"):
+        link = wants / f"serial-getty@{tty}.service"
+        link.unlink(missing_ok=True)
+        link.symlink_to("/lib/systemd/system/serial-getty@.service")
+
+
+def _network(system, tree):
+    text = INTERFACES if system.has_imgstream else INTERFACES + DHCP
+    _write(tree / "etc/network/interfaces", text)
+
+
+def boot_files(system, tree):
+    """Makes initramfs, GRUB's configuration and its core image; the tree is complete then."""
+    version = kernel_version(tree)
+    in_tree(tree, "update-initramfs", "-c", "-k", version)
+    grub = tree / "boot/grub"
+    _write(tree / "etc/default/grub", GRUB_DEFAULTS.format(timeout=2 if system.has_imgstream else 1))
+    if system.has_imgstream:
+        _write(tree / "etc/grub.d/40_custom",
+               COMMIT_ENTRY.format(uuid=root_uuid(system), version=version), 0o755)
+    _grub_modules(tree)
+    in_tree(tree, "grub-editenv", "/boot/grub/grubenv", "create")
+    in_tree(tree, "grub-mkimage", "-O", "i386-pc", "-p", "(,gpt2)/boot/grub",
+            "-o", "/boot/grub/i386-pc/core.img", "biosdisk", "part_gpt", "ext2")
+    _grub_config(system, tree)
+    return grub / "i386-pc"
+
+
+def _grub_modules(tree):
+    source, place = tree / "usr/lib/grub/i386-pc", tree / "boot/grub/i386-pc"
+    place.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.suffix in (".mod", ".lst", ".img"):
+            shutil.copy(file, place / file.name)
+
+
+def _grub_config(system, tree):
+    probe, kept = tree / "usr/sbin/grub-probe", tree / "usr/sbin/grub-probe.kept"
+    probe.rename(kept)
+    try:
+        _write(probe, PROBE.format(uuid=root_uuid(system)), 0o755)
+        in_tree(tree, "grub-mkconfig", "-o", "/boot/grub/grub.cfg")
+    finally:
+        kept.rename(probe)
+    # Without udev's links grub-mkconfig names the device instead of the file system.
+    config = tree / "boot/grub/grub.cfg"
+    text = config.read_text().replace("root=/dev/vda2", "root=UUID=" + root_uuid(system))
+    config.chmod(0o644)
+    config.write_text(text)
+    if "/boot/vmlinuz-" not in text:
+        raise Failed(f"{config}: grub-mkconfig found no kernel")
