@@ -10,4 +10,5 @@
 extern crate std;
 
 pub mod abi;
+pub mod disk;
 pub mod iscsi;
