@@ -6,8 +6,10 @@
 #![deny(unsafe_code)]
 
 pub mod cmd;
+pub mod device;
 pub mod error;
 pub mod exit;
+pub mod medium;
 pub mod progress;
 pub mod refusal;
 pub mod sys;

@@ -2,6 +2,8 @@
 //! Everything imgstreamctl refuses to do: one variant, one sentence, one exit
 //! code each. A refusal is decided before the first write.
 
+use imgstream_proto::abi::refusal::Refusal as Module;
+
 use crate::exit::Exit;
 
 /// A reason not to go on. The disk is as it was.
@@ -33,6 +35,20 @@ pub enum Refusal {
         /// The state the migration is in.
         state: String,
     },
+    /// See [`Exit::NotAttached`].
+    #[error("no imgstream device is attached, or the module is not loaded")]
+    NotAttached,
+    /// The running module speaks another version of the control interface.
+    #[error("the loaded module speaks version {found} of the interface, this imgstreamctl {wanted}")]
+    ModuleVersion {
+        /// The module's.
+        found: u32,
+        /// Ours.
+        wanted: u32,
+    },
+    /// The module refused, see [`crate::device::control::exit_of`].
+    #[error("{}", .0.sentence())]
+    Module(Module),
     /// See [`Exit::NotConfirmed`].
     #[error("not confirmed, so nothing was done")]
     NotConfirmed,
@@ -46,6 +62,9 @@ impl Refusal {
             Refusal::Luks { .. } => Exit::Luks,
             Refusal::Md { .. } => Exit::Md,
             Refusal::WrongState { .. } => Exit::WrongState,
+            Refusal::NotAttached => Exit::NotAttached,
+            Refusal::ModuleVersion { .. } => Exit::Failure,
+            Refusal::Module(reason) => crate::device::control::exit_of(*reason),
             Refusal::NotConfirmed => Exit::NotConfirmed,
         }
     }

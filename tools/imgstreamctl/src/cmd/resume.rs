@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl resume`.
 
-use crate::error::{Error, Result};
+use crate::device::Control;
+use crate::error::Result;
 
 /// Resumes the commit.
 #[derive(Debug, clap::Args)]
@@ -9,5 +10,5 @@ pub struct Args {}
 
 /// Runs the command.
 pub fn run(_args: Args) -> Result<()> {
-    Err(Error::NotBuilt("resume"))
+    Control::open()?.resume()
 }

@@ -117,7 +117,8 @@ mod tests {
 
     fn archive() -> Vec<u8> {
         let mut cpio = Writer::new(Vec::new());
-        cpio.file("imgstream/bin/tool", 0o755, b"#!/bin/sh\n").unwrap();
+        cpio.file("imgstream/bin/tool", 0o755, b"#!/bin/sh\n")
+            .unwrap();
         cpio.file("imgstream/payload", 0o600, &[7; 5000]).unwrap();
         cpio.finish().unwrap()
     }

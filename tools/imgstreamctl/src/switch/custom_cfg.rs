@@ -167,7 +167,9 @@ mod tests {
                       source ${config_directory}/custom.cfg\nfi\n";
         assert!(is_sourced_by(debian));
         assert!(!is_sourced_by("# source ${config_directory}/custom.cfg\n"));
-        assert!(!is_sourced_by("if [ -f  ${config_directory}/custom.cfg ]; then\nfi\n"));
+        assert!(!is_sourced_by(
+            "if [ -f  ${config_directory}/custom.cfg ]; then\nfi\n"
+        ));
         assert!(!is_sourced_by(""));
     }
 

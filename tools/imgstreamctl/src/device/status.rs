@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the attached device says in sysfs.
+
+use std::io;
+use std::path::Path;
+
+use imgstream_proto::abi::status::{Attribute, DIRECTORY};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::refusal::Refusal;
+
+/// A reading of all files of `/sys/block/imgstream0/imgstream/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "named and described in abi::status::Attribute")]
+pub struct Status {
+    pub state: String,
+    pub mode: String,
+    pub uuid: String,
+    pub disk: String,
+    pub image_bytes: u64,
+    pub copied_bytes: u64,
+    pub blocks_total: u64,
+    pub blocks_absent: u64,
+    pub blocks_clean: u64,
+    pub blocks_dirty: u64,
+    pub blocks_zero: u64,
+    pub blocks_home: u64,
+    pub fetched_bytes: u64,
+    pub stored_bytes: u64,
+    pub independent: bool,
+    pub portal: String,
+    pub connection: String,
+    pub connection_since_s: u64,
+    pub reconnects: u64,
+    pub fill: String,
+    pub commit: String,
+    pub errors_read: u64,
+    pub errors_write: u64,
+    pub errors_journal: u64,
+    pub inflight: u64,
+    pub fetches_inflight: u64,
+    pub last_error: String,
+    pub source_view: bool,
+}
+
+impl Status {
+    /// Reads it; refuses when nothing is attached.
+    pub fn read() -> Result<Self> {
+        Self::read_from(Path::new(DIRECTORY))
+    }
+
+    fn read_from(directory: &Path) -> Result<Self> {
+        if !directory.is_dir() {
+            return Err(Refusal::NotAttached.into());
+        }
+        let file = Files { directory };
+        Ok(Self {
+            state: file.text(Attribute::State)?,
+            mode: file.text(Attribute::Mode)?,
+            uuid: file.text(Attribute::Uuid)?,
+            disk: file.text(Attribute::Disk)?,
+            image_bytes: file.number(Attribute::ImageBytes)?,
+            copied_bytes: file.number(Attribute::Copied)?,
+            blocks_total: file.number(Attribute::BlocksTotal)?,
+            blocks_absent: file.number(Attribute::BlocksAbsent)?,
+            blocks_clean: file.number(Attribute::BlocksClean)?,
+            blocks_dirty: file.number(Attribute::BlocksDirty)?,
+            blocks_zero: file.number(Attribute::BlocksZero)?,
+            blocks_home: file.number(Attribute::BlocksHome)?,
+            fetched_bytes: file.number(Attribute::FetchedBytes)?,
+            stored_bytes: file.number(Attribute::StoredBytes)?,
+            independent: file.text(Attribute::Independent)? == "yes",
+            portal: file.text(Attribute::Portal)?,
+            connection: file.text(Attribute::Connection)?,
+            connection_since_s: file.number(Attribute::ConnectionSince)?,
+            reconnects: file.number(Attribute::Reconnects)?,
+            fill: file.text(Attribute::Fill)?,
+            commit: file.text(Attribute::Commit)?,
+            errors_read: file.number(Attribute::ErrorsRead)?,
+            errors_write: file.number(Attribute::ErrorsWrite)?,
+            errors_journal: file.number(Attribute::ErrorsJournal)?,
+            inflight: file.number(Attribute::Inflight)?,
+            fetches_inflight: file.number(Attribute::FetchesInflight)?,
+            last_error: file.text(Attribute::LastError)?,
+            source_view: file.text(Attribute::SourceView)? == "yes",
+        })
+    }
+
+    /// Bytes of the image that need not be fetched any more.
+    pub fn here_bytes(&self) -> u64 {
+        (self.blocks_total - self.blocks_absent.min(self.blocks_total)) * 4096
+    }
+
+    /// A screenful for a person.
+    pub fn human(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: String| text.push_str(&format!("{name:12} {value}\n"));
+        line(
+            "state",
+            format!("{} ({} mode, disk {})", self.state, self.mode, self.disk),
+        );
+        line(
+            "here",
+            format!(
+                "{} of {}{}",
+                bytes(self.here_bytes()),
+                bytes(self.image_bytes),
+                if self.independent {
+                    ", independent of the repository"
+                } else {
+                    ""
+                }
+            ),
+        );
+        line("written", bytes(self.blocks_dirty * 4096));
+        line("home", bytes(self.copied_bytes));
+        line(
+            "repository",
+            format!(
+                "{} {} for {} s, {} reconnects, {} fetched",
+                self.portal,
+                self.connection,
+                self.connection_since_s,
+                self.reconnects,
+                bytes(self.fetched_bytes)
+            ),
+        );
+        line("fill", self.fill.clone());
+        line("commit", self.commit.clone());
+        line(
+            "errors",
+            format!(
+                "{} reads, {} writes, {} journal; last: {}",
+                self.errors_read, self.errors_write, self.errors_journal, self.last_error
+            ),
+        );
+        text
+    }
+}
+
+/// A number of bytes for a person: `1.2 GiB`.
+pub fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+struct Files<'a> {
+    directory: &'a Path,
+}
+
+impl Files<'_> {
+    fn text(&self, attribute: Attribute) -> Result<String> {
+        let path = self.directory.join(attribute.file());
+        let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
+        Ok(text.trim_end().to_string())
+    }
+
+    fn number(&self, attribute: Attribute) -> Result<u64> {
+        let text = self.text(attribute)?;
+        text.parse().map_err(|_| Error::Io {
+            doing: "reading",
+            path: self.directory.join(attribute.file()),
+            source: io::Error::other(format!("\"{text}\" is not a number")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(directory: &Path) {
+        for attribute in Attribute::ALL {
+            let value = match attribute {
+                Attribute::State => "streaming",
+                Attribute::BlocksTotal => "100",
+                Attribute::BlocksAbsent => "25",
+                Attribute::Independent | Attribute::SourceView => "no",
+                Attribute::Portal => "192.0.2.1:3260",
+                Attribute::Connection => "disconnected: no answer",
+                _ => "7",
+            };
+            std::fs::write(directory.join(attribute.file()), format!("{value}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        example(dir.path());
+        let status = Status::read_from(dir.path()).unwrap();
+        assert_eq!(status.state, "streaming");
+        assert_eq!(status.here_bytes(), 75 * 4096);
+        assert!(!status.independent);
+        assert!(status.human().contains("disconnected: no answer for 7 s"));
+        // One field for each file.
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json.as_object().unwrap().len(), Attribute::ALL.len());
+    }
+
+    #[test]
+    fn nothing_attached_is_said_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Status::read_from(&dir.path().join("none")).unwrap_err();
+        assert_eq!(error.exit(), crate::Exit::NotAttached);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        example(dir.path());
+        std::fs::write(dir.path().join("copied"), "many\n").unwrap();
+        assert!(Status::read_from(dir.path()).is_err());
+    }
+}
