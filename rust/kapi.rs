@@ -6,6 +6,17 @@
 //! says which interface of the kernel crate it imitates or which C header it wraps, so that it can go when the kernel
 //! has the same.
 
+pub(crate) mod bdev;
+pub(crate) mod bio;
+pub(crate) mod blk;
+pub(crate) mod crypto;
+pub(crate) mod epoch;
+pub(crate) mod misc;
+pub(crate) mod net;
 pub(crate) mod noio;
+pub(crate) mod page;
+pub(crate) mod param;
 pub(crate) mod sync;
+pub(crate) mod sysfs;
+pub(crate) mod time;
 pub(crate) mod workqueue;
