@@ -10,6 +10,7 @@
 #include <linux/crc32.h>
 #include <linux/in.h>
 
+#include "blk.h"
 #include "lock.h"
 #include "memalloc.h"
 #include "net.h"

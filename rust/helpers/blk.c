@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Inline functions and macros of the block layer as real functions, for Rust. */
+
+#include <linux/highmem.h>
+
+#include "blk.h"
+
+void imgstream_bio_set_dev(struct bio *bio, struct block_device *bdev)
+{
+	bio_set_dev(bio, bdev);
+}
+
+/* Copies [off, off + len) of the bio's data into a page; the caller keeps both ranges inside. */
+void imgstream_bio_copy_from(struct bio *bio, unsigned int off, struct page *page,
+			     unsigned int page_off, unsigned int len)
+{
+	struct bvec_iter iter = bio->bi_iter;
+	char *dst = kmap_local_page(page);
+
+	bio_advance_iter(bio, &iter, off);
+	while (len) {
+		struct bio_vec bv = bio_iter_iovec(bio, iter);
+		unsigned int n = min(bv.bv_len, len);
+
+		memcpy_from_page(dst + page_off, bv.bv_page, bv.bv_offset, n);
+		bio_advance_iter_single(bio, &iter, n);
+		page_off += n;
+		len -= n;
+	}
+	kunmap_local(dst);
+}
+
+/* Copies out of a page into [off, off + len) of the bio's data. */
+void imgstream_bio_copy_to(struct bio *bio, unsigned int off, struct page *page,
+			   unsigned int page_off, unsigned int len)
+{
+	struct bvec_iter iter = bio->bi_iter;
+	char *src = kmap_local_page(page);
+
+	bio_advance_iter(bio, &iter, off);
+	while (len) {
+		struct bio_vec bv = bio_iter_iovec(bio, iter);
+		unsigned int n = min(bv.bv_len, len);
+
+		memcpy_to_page(bv.bv_page, bv.bv_offset, src + page_off, n);
+		bio_advance_iter_single(bio, &iter, n);
+		page_off += n;
+		len -= n;
+	}
+	kunmap_local(src);
+}
+
+struct request *imgstream_blk_mq_rq_from_pdu(void *pdu)
+{
+	return blk_mq_rq_from_pdu(pdu);
+}
+
+void *imgstream_blk_mq_rq_to_pdu(struct request *rq)
+{
+	return blk_mq_rq_to_pdu(rq);
+}
+
+unsigned int imgstream_disk_openers(struct gendisk *disk)
+{
+	return disk_openers(disk);
+}
+
+void imgstream_queue_limits_stack(struct queue_limits *lim, struct block_device *bdev)
+{
+	queue_limits_stack_bdev(lim, bdev, 0, "imgstream");
+}
+
+unsigned int imgstream_bdev_max_discard_sectors(struct block_device *bdev)
+{
+	return bdev_max_discard_sectors(bdev);
+}
+
+unsigned int imgstream_bdev_write_zeroes_sectors(struct block_device *bdev)
+{
+	return bdev_write_zeroes_sectors(bdev);
+}
+
+unsigned int imgstream_bdev_logical_block_size(struct block_device *bdev)
+{
+	return bdev_logical_block_size(bdev);
+}
+
+void imgstream_kobject_uevent_change(struct gendisk *disk)
+{
+	kobject_uevent(&disk_to_dev(disk)->kobj, KOBJ_CHANGE);
+}
+
+mempool_t *imgstream_page_pool_create(int pages)
+{
+	return mempool_create_page_pool(pages, 0);
+}
+
+void imgstream_percpu_ref_get(struct percpu_ref *ref)
+{
+	percpu_ref_get(ref);
+}
+
+bool imgstream_percpu_ref_tryget_live(struct percpu_ref *ref)
+{
+	return percpu_ref_tryget_live(ref);
+}
+
+void imgstream_percpu_ref_put(struct percpu_ref *ref)
+{
+	percpu_ref_put(ref);
+}
+
+void imgstream_percpu_ref_kill(struct percpu_ref *ref)
+{
+	percpu_ref_kill(ref);
+}

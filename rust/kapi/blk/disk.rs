@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Disks: the common part, and the bio-based kind.
+//!
+//! Every disk has this module as its owner, so that `rmmod` is refused while one is open.
+//! Shaped after `kernel::block::mq::gen_disk`.
+
+use crate::{
+    bindings,
+    kapi::{
+        bio::Bio,
+        blk::{
+            limits::Limits,
+            SECTOR_BYTES, //
+        },
+    },
+    THIS_MODULE,
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    prelude::*,
+    str::CStr,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+};
+
+/// A static table of sysfs attribute groups, ending with null; null for none.
+pub(crate) type Groups = *const *const bindings::attribute_group;
+
+/// What kind of disk is added.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visibility {
+    /// With partitions scanned.
+    Partitioned,
+    /// Without a partition scan.
+    Whole,
+    /// Without a device node.
+    Hidden,
+}
+
+/// How a disk is to look.
+pub(crate) struct Config {
+    /// Its name in `/dev`.
+    pub(crate) name: &'static CStr,
+    /// Size.
+    pub(crate) size_bytes: u64,
+    /// Limits and features.
+    pub(crate) limits: Limits,
+    /// Kind.
+    pub(crate) visibility: Visibility,
+    /// Whether writes are refused.
+    pub(crate) read_only: bool,
+    /// Attributes that exist as soon as the disk does.
+    pub(crate) groups: Groups,
+}
+
+/// A `struct gendisk` that is added.
+///
+/// # Invariants
+///
+/// `disk` is a valid disk that was added and that nobody else deletes.
+pub(super) struct Added {
+    disk: NonNull<bindings::gendisk>,
+}
+
+// SAFETY: A disk belongs to no thread.
+unsafe impl Send for Added {}
+// SAFETY: The methods here are safe to call at the same time.
+unsafe impl Sync for Added {}
+
+impl Added {
+    /// Fills an allocated disk in and adds it. The disk is freed if that fails.
+    ///
+    /// # Safety
+    ///
+    /// - `disk` is allocated, not added and handed over.
+    /// - `fops` and `private` fit each other and stay valid until the disk is gone.
+    pub(super) unsafe fn add(
+        disk: NonNull<bindings::gendisk>,
+        fops: &'static Fops,
+        private: *mut core::ffi::c_void,
+        config: &Config,
+    ) -> Result<Self> {
+        let raw = disk.as_ptr();
+        let name = config.name.to_bytes_with_nul();
+        // SAFETY: Exclusively ours until it is added.
+        unsafe {
+            for (to, from) in (*raw).disk_name.iter_mut().zip(name) {
+                *to = *from as _;
+            }
+            (*raw).fops = &fops.0;
+            (*raw).private_data = private;
+            (*raw).flags |= match config.visibility {
+                Visibility::Partitioned => 0,
+                Visibility::Whole => bindings::GENHD_FL_NO_PART as i32,
+                Visibility::Hidden => bindings::GENHD_FL_HIDDEN as i32,
+            };
+            bindings::set_capacity(raw, config.size_bytes / SECTOR_BYTES);
+            bindings::set_disk_ro(raw, config.read_only);
+        }
+        // SAFETY: Complete but for being added; the groups are static.
+        let added = to_result(unsafe {
+            bindings::device_add_disk(core::ptr::null_mut(), raw, config.groups.cast_mut())
+        });
+        if let Err(error) = added {
+            // SAFETY: Allocated and not added.
+            unsafe { bindings::put_disk(raw) };
+            return Err(error);
+        }
+        // INVARIANT: Just added.
+        Ok(Self { disk })
+    }
+
+    /// The device of the whole disk, valid as long as `self`.
+    pub(super) fn part0(&self) -> Result<NonNull<bindings::block_device>> {
+        // SAFETY: Valid by the type invariant; `part0` never changes.
+        NonNull::new(unsafe { (*self.disk.as_ptr()).part0 }).ok_or(ENODEV)
+    }
+
+    pub(super) fn openers(&self) -> u32 {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::imgstream_disk_openers(self.disk.as_ptr()) }
+    }
+
+    fn announce_change(&self) {
+        // SAFETY: Added by the type invariant.
+        unsafe { bindings::imgstream_kobject_uevent_change(self.disk.as_ptr()) };
+    }
+}
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        // SAFETY: Added by the type invariant. After `del_gendisk` no submit function runs any more and none starts.
+        unsafe {
+            bindings::del_gendisk(self.disk.as_ptr());
+            bindings::put_disk(self.disk.as_ptr());
+        }
+    }
+}
+
+/// A static `block_device_operations`.
+#[repr(transparent)]
+pub(super) struct Fops(pub(super) bindings::block_device_operations);
+
+// SAFETY: Never changed.
+unsafe impl Sync for Fops {}
+
+/// A driver that takes bios as they come.
+pub(crate) trait BioDriver: Send + Sync + 'static {
+    /// Takes a bio. Process context; may sleep for memory of its own reserves only, as the submitter's other bios wait
+    /// meanwhile.
+    fn submit(this: ArcBorrow<'_, Self>, bio: Bio);
+}
+
+/// A bio-based disk.
+pub(crate) struct BioDisk<T: BioDriver> {
+    added: Option<Added>,
+    /// A reference that the disk's `private_data` stands for.
+    driver: *const T,
+    _driver: PhantomData<Arc<T>>,
+}
+
+// SAFETY: Stands for an `Arc<T>`.
+unsafe impl<T: BioDriver> Send for BioDisk<T> {}
+// SAFETY: As above.
+unsafe impl<T: BioDriver> Sync for BioDisk<T> {}
+
+impl<T: BioDriver> BioDisk<T> {
+    const FOPS: &'static Fops = &Fops(bindings::block_device_operations {
+        submit_bio: Some(Self::submit_bio),
+        owner: THIS_MODULE.as_ptr(),
+        ..pin_init::zeroed()
+    });
+
+    /// Makes and adds the disk. I/O, a partition scan for one, may come before this returns.
+    pub(crate) fn add(driver: Arc<T>, mut config: Config) -> Result<Self> {
+        let class = kernel::static_lock_class!().as_ptr();
+        // SAFETY: The limits are ours; the lock class is static.
+        let disk = from_err_ptr(unsafe {
+            bindings::__blk_alloc_disk(&mut config.limits.0, bindings::NUMA_NO_NODE, class)
+        })?;
+        let disk = NonNull::new(disk).ok_or(ENOMEM)?;
+        let driver = Arc::into_raw(driver);
+        let mut this = Self {
+            added: None,
+            driver,
+            _driver: PhantomData,
+        };
+        // SAFETY: Newly allocated; `FOPS` expects a `T` behind `private_data`, which lives until `this` is dropped.
+        this.added = Some(unsafe { Added::add(disk, Self::FOPS, driver.cast_mut().cast(), &config)? });
+        Ok(this)
+    }
+
+    /// How many have it open.
+    pub(crate) fn openers(&self) -> u32 {
+        self.added.as_ref().map_or(0, Added::openers)
+    }
+
+    /// Tells user space that something about the disk changed.
+    pub(crate) fn announce_change(&self) {
+        if let Some(added) = &self.added {
+            added.announce_change();
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the block layer for a bio of a disk made by `add`.
+    unsafe extern "C" fn submit_bio(raw: *mut bindings::bio) {
+        let Some(bio) = NonNull::new(raw) else {
+            return;
+        };
+        // SAFETY: The disk is alive during the call, and its private data is the `T` given to `add`.
+        let driver = unsafe { ArcBorrow::from_raw((*(*(*raw).bi_bdev).bd_disk).private_data as *const T) };
+        // SAFETY: The block layer hands the bio over.
+        T::submit(driver, unsafe { Bio::from_raw(bio) });
+    }
+}
+
+impl<T: BioDriver> Drop for BioDisk<T> {
+    fn drop(&mut self) {
+        self.added = None;
+        // SAFETY: The disk is gone, so this is the reference that `add` turned into a pointer.
+        drop(unsafe { Arc::from_raw(self.driver) });
+    }
+}

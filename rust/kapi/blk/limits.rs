@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Limits and features of a disk, complete before the disk is added.
+//!
+//! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h), `struct queue_limits`.
+
+use crate::{
+    bindings,
+    kapi::{
+        bdev::Bdev,
+        blk::SECTOR_BYTES, //
+    },
+};
+
+/// Limits under construction.
+pub(crate) struct Limits(pub(super) bindings::queue_limits);
+
+impl Limits {
+    /// Limits of a device whose bios go to `below` as clones: what the disk asks of alignment is kept, its size limits
+    /// are not, since the block layer splits the clones again.
+    pub(crate) fn stacked(below: &Bdev) -> Self {
+        let mut lim = pin_init::zeroed();
+        // SAFETY: `lim` is ours, `below` is open.
+        unsafe {
+            bindings::blk_set_stacking_limits(&mut lim);
+            bindings::imgstream_queue_limits_stack(&mut lim, below.as_ptr());
+        }
+        Self(lim)
+    }
+
+    /// Limits of a queue whose data this module copies: nothing about segments matters.
+    pub(crate) fn copied(max_bytes: u32) -> Self {
+        let mut lim: bindings::queue_limits = pin_init::zeroed();
+        lim.max_hw_sectors = max_bytes / SECTOR_BYTES as u32;
+        lim.max_segments = u16::MAX;
+        lim.max_segment_size = u32::MAX;
+        lim.dma_alignment = 3;
+        lim.seg_boundary_mask = usize::MAX;
+        Self(lim)
+    }
+
+    /// Logical and physical block size.
+    pub(crate) fn block_bytes(mut self, logical: u32, physical: u32) -> Self {
+        self.0.logical_block_size = logical;
+        self.0.physical_block_size = physical;
+        self.0.io_min = physical;
+        self
+    }
+
+    /// Switches features of `BLK_FEAT_*` on.
+    pub(crate) fn features(mut self, features: Features) -> Self {
+        self.0.features |= features.0;
+        self
+    }
+
+    /// Discards of up to `max_bytes`, in multiples of `granularity` bytes.
+    pub(crate) fn discard(mut self, max_bytes: u32, granularity: u32) -> Self {
+        self.0.max_hw_discard_sectors = max_bytes / SECTOR_BYTES as u32;
+        self.0.max_user_discard_sectors = u32::MAX;
+        self.0.max_discard_segments = 1;
+        self.0.discard_granularity = granularity;
+        self.0.discard_alignment = 0;
+        self
+    }
+
+    /// Write-zeroes of up to `max_bytes`.
+    pub(crate) fn write_zeroes(mut self, max_bytes: u32) -> Self {
+        self.0.max_write_zeroes_sectors = max_bytes / SECTOR_BYTES as u32;
+        self.0.max_hw_wzeroes_unmap_sectors = 0;
+        self.0.max_user_wzeroes_unmap_sectors = u32::MAX;
+        self
+    }
+
+    /// Without any of discard and write-zeroes.
+    pub(crate) fn plain(mut self) -> Self {
+        self.0.max_hw_discard_sectors = 0;
+        self.0.max_discard_segments = 0;
+        self.0.max_write_zeroes_sectors = 0;
+        self.0.max_hw_wzeroes_unmap_sectors = 0;
+        self.0.max_secure_erase_sectors = 0;
+        self
+    }
+}
+
+/// A set of queue features.
+#[derive(Clone, Copy)]
+pub(crate) struct Features(bindings::blk_features_t);
+
+impl Features {
+    /// There is a volatile cache that a flush empties.
+    pub(crate) const WRITE_CACHE: Self = Self(bindings::BLK_FEAT_WRITE_CACHE);
+    /// Writes can be made durable one by one.
+    pub(crate) const FUA: Self = Self(bindings::BLK_FEAT_FUA);
+    /// Asking not to wait is understood.
+    pub(crate) const NOWAIT: Self = Self(bindings::BLK_FEAT_NOWAIT);
+    /// I/O is counted.
+    pub(crate) const IO_STAT: Self = Self(bindings::BLK_FEAT_IO_STAT);
+}
+
+impl core::ops::BitOr for Features {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
