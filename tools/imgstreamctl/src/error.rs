@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
+use crate::program;
 use crate::refusal::Refusal;
 
 /// What a command returns.
@@ -26,6 +27,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A program that imgstreamctl calls failed.
+    #[error(transparent)]
+    Program(#[from] program::Error),
     /// A command of this skeleton that is still to be written.
     #[error("{0} is not built yet")]
     NotBuilt(&'static str),
@@ -36,6 +40,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Refused(refusal) => refusal.exit(),
+            Error::Program(error) => error.exit(),
             Error::Io { .. } | Error::NotBuilt(_) => Exit::Failure,
         }
     }

@@ -4,15 +4,25 @@
 //! codes.
 
 #![deny(unsafe_code)]
+#![allow(non_ascii_idents, reason = "zerocopy's derive macros make such names")]
 
 pub mod cmd;
 pub mod device;
+pub mod disk;
 pub mod error;
 pub mod exit;
+pub mod ext4;
 pub mod medium;
+pub mod plan;
+pub mod program;
 pub mod progress;
+pub mod publish;
 pub mod refusal;
+pub mod region;
+pub mod signature;
+pub mod switch;
 pub mod sys;
+pub mod table;
 
 pub use error::{Error, Result};
 pub use exit::Exit;

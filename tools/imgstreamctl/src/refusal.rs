@@ -27,6 +27,112 @@ pub enum Refusal {
         /// Partition or file in which it was found.
         place: String,
     },
+    /// See [`Exit::Hibernated`].
+    #[error("{place} holds a hibernated system; start it and shut it down first")]
+    Hibernated {
+        /// Partition or file in which it was found.
+        place: String,
+    },
+    /// See [`Exit::BlockSize`].
+    #[error("{place} has logical blocks of {found_bytes} bytes; only 512 are supported")]
+    BlockSize {
+        /// The disk or image.
+        place: String,
+        /// What it has.
+        found_bytes: u64,
+    },
+    /// See [`Exit::PartitionTable`].
+    #[error("{place}: {what}")]
+    PartitionTable {
+        /// The disk or image.
+        place: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// See [`Exit::FilesystemErrors`].
+    #[error("the file system {place} has errors ({what}); run e2fsck on it first")]
+    FilesystemErrors {
+        /// Where it is.
+        place: String,
+        /// What was found.
+        what: String,
+    },
+    /// See [`Exit::FilesystemKind`].
+    #[error("{place} holds {found}; only ext4 is supported")]
+    FilesystemKind {
+        /// Where it is.
+        place: String,
+        /// What it holds.
+        found: String,
+    },
+    /// See [`Exit::BootSetup`].
+    #[error("{place} does not start by BIOS and GRUB: {what}")]
+    BootSetup {
+        /// The disk or image.
+        place: String,
+        /// What is missing or different.
+        what: String,
+    },
+    /// See [`Exit::ImgstreamMissing`].
+    #[error("imgstream is missing in the image's initramfs {initrd}: it lacks {what}")]
+    ImgstreamMissing {
+        /// The initramfs.
+        initrd: String,
+        /// The file that is not there.
+        what: String,
+    },
+    /// See [`Exit::NicDriverMissing`].
+    #[error("NIC driver missing in the image's initramfs {initrd}: it lacks {wanted}")]
+    NicDriverMissing {
+        /// The initramfs.
+        initrd: String,
+        /// The driver that was asked for, or "any".
+        wanted: String,
+    },
+    /// See [`Exit::DiskInUse`].
+    #[error("{place} is in use: {by}")]
+    DiskInUse {
+        /// The disk or partition.
+        place: String,
+        /// Who uses it.
+        by: String,
+    },
+    /// See [`Exit::RootNotLast`].
+    #[error("the root file system is in partition {root} of {disk}, but partition {last} is the last one; only the last partition can give up space")]
+    RootNotLast {
+        /// The disk.
+        disk: String,
+        /// Number of the root partition.
+        root: u32,
+        /// Number of the last partition.
+        last: u32,
+    },
+    /// See [`Exit::CannotShrink`].
+    #[error("the file system {place} cannot be shrunk: {what}")]
+    CannotShrink {
+        /// Where it is.
+        place: String,
+        /// Why.
+        what: String,
+    },
+    /// See [`Exit::NotPublished`].
+    #[error("{place} is not a published image: {what}")]
+    NotPublished {
+        /// The portal or file.
+        place: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// See [`Exit::NewerImage`].
+    #[error("{place} was published by a newer version of imgstreamctl (format {found}); this one knows format {known}")]
+    NewerImage {
+        /// The portal or file.
+        place: String,
+        /// The version found.
+        found: u32,
+        /// The version this program writes.
+        known: u32,
+    },
     /// See [`Exit::WrongState`].
     #[error("{command} is not possible in state {state}")]
     WrongState {
@@ -39,7 +145,9 @@ pub enum Refusal {
     #[error("no imgstream device is attached, or the module is not loaded")]
     NotAttached,
     /// The running module speaks another version of the control interface.
-    #[error("the loaded module speaks version {found} of the interface, this imgstreamctl {wanted}")]
+    #[error(
+        "the loaded module speaks version {found} of the interface, this imgstreamctl {wanted}"
+    )]
     ModuleVersion {
         /// The module's.
         found: u32,
@@ -61,6 +169,19 @@ impl Refusal {
             Refusal::Lvm { .. } => Exit::Lvm,
             Refusal::Luks { .. } => Exit::Luks,
             Refusal::Md { .. } => Exit::Md,
+            Refusal::Hibernated { .. } => Exit::Hibernated,
+            Refusal::BlockSize { .. } => Exit::BlockSize,
+            Refusal::PartitionTable { .. } => Exit::PartitionTable,
+            Refusal::FilesystemErrors { .. } => Exit::FilesystemErrors,
+            Refusal::FilesystemKind { .. } => Exit::FilesystemKind,
+            Refusal::BootSetup { .. } => Exit::BootSetup,
+            Refusal::ImgstreamMissing { .. } => Exit::ImgstreamMissing,
+            Refusal::NicDriverMissing { .. } => Exit::NicDriverMissing,
+            Refusal::DiskInUse { .. } => Exit::DiskInUse,
+            Refusal::RootNotLast { .. } => Exit::RootNotLast,
+            Refusal::CannotShrink { .. } => Exit::CannotShrink,
+            Refusal::NotPublished { .. } => Exit::NotPublished,
+            Refusal::NewerImage { .. } => Exit::NewerImage,
             Refusal::WrongState { .. } => Exit::WrongState,
             Refusal::NotAttached => Exit::NotAttached,
             Refusal::ModuleVersion { .. } => Exit::Failure,

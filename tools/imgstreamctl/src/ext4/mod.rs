@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! An ext2, ext3 or ext4 file system inside an image or disk, read through the
+//! programs of e2fsprogs. Nothing here writes.
+
+mod debugfs;
+mod facts;
+mod layout;
+mod path;
+
+pub use debugfs::{DirEntry, FileKind, Inode};
+pub use facts::Facts;
+pub use layout::Layout;
+pub use path::Walk;
+
+use crate::disk::Disk;
+use crate::error::Result;
+use crate::program;
+use crate::refusal::Refusal;
+
+/// A file system.
+#[derive(Debug, Clone)]
+pub struct Ext4 {
+    /// How e2fsprogs name it: `path?offset=N`.
+    name: String,
+    start_bytes: u64,
+    facts: Facts,
+}
+
+impl Ext4 {
+    /// Reads the superblock of the file system that starts at `start_bytes`.
+    pub fn open(disk: &Disk, start_bytes: u64) -> Result<Ext4> {
+        let name = disk.e2fs_name(start_bytes);
+        let said = program::text("dumpe2fs", program::e2fs("dumpe2fs", &["-h", &name])?)?;
+        Ok(Ext4 {
+            facts: Facts::parse(&said)?,
+            name,
+            start_bytes,
+        })
+    }
+
+    /// What its superblock says.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Where it starts on its disk.
+    pub fn start_bytes(&self) -> u64 {
+        self.start_bytes
+    }
+
+    /// Where on the disk its block `block` stands.
+    pub fn disk_bytes(&self, block: u64) -> u64 {
+        self.start_bytes
+            .saturating_add(block.saturating_mul(self.facts.block_bytes))
+    }
+
+    /// Where its structures are, and which blocks are free.
+    pub fn layout(&self) -> Result<Layout> {
+        let said = program::text("dumpe2fs", program::e2fs("dumpe2fs", &[&self.name])?)?;
+        Ok(Layout::parse(&said)?)
+    }
+
+    /// The smallest size in bytes that `resize2fs` believes it can reach.
+    pub fn minimum_bytes(&self) -> Result<u64> {
+        const KEY: &str = "Estimated minimum size of the filesystem:";
+        let output = program::e2fs("resize2fs", &["-P", &self.name])?;
+        let said = program::text("resize2fs", output)?;
+        let blocks: u64 = facts::field(&said, KEY)
+            .and_then(|value| value.parse().ok())
+            .ok_or_else(|| program::Error::Answer {
+                program: "resize2fs",
+                asked: "-P".into(),
+                said: said.clone(),
+            })?;
+        Ok(blocks.saturating_mul(self.facts.block_bytes))
+    }
+
+    /// Refuses a file system that is not clean according to its superblock.
+    /// Before the journal is replayed its bitmaps may be out of date.
+    pub fn refuse_unclean(&self) -> Result<(), Refusal> {
+        let what = if self.facts.needs_recovery {
+            "its journal has not been replayed"
+        } else if !self.facts.clean {
+            "its superblock says so"
+        } else {
+            return Ok(());
+        };
+        Err(self.has_errors(what.into()))
+    }
+
+    /// Lets `e2fsck -fn` look at every structure, and refuses errors.
+    pub fn check(&self) -> Result<()> {
+        self.refuse_unclean()?;
+        let output = program::e2fs("e2fsck", &["-fn", &self.name])?;
+        match output.status.code() {
+            Some(0) => Ok(()),
+            // 4: errors left. Anything else is no judgement on the file system.
+            Some(4) => Err(self.has_errors(first_complaint(&output.stdout)).into()),
+            _ => Err(program::failed("e2fsck", &output).into()),
+        }
+    }
+
+    fn has_errors(&self, what: String) -> Refusal {
+        Refusal::FilesystemErrors {
+            place: self.name.clone(),
+            what,
+        }
+    }
+}
+
+/// The first line of e2fsck that is neither a heading nor a repair question.
+fn first_complaint(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    said.lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.starts_with("Pass "))
+        .unwrap_or("e2fsck found errors")
+        .to_string()
+}
