@@ -4,3 +4,12 @@
 
 #![cfg_attr(not(MODULE), no_std)]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod bits;
+pub mod block;
+pub mod claim;
+pub mod locate;
+pub mod map;
