@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# What the scripts share: where things are, how to speak, how to be root without being it.
+
+set -euo pipefail
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cache=${IMGSTREAM_CACHE:-$HOME/.cache/imgstream}
+build=${IMGSTREAM_BUILD:-$top/build}
+mkdir -p "$cache" "$build"
+cache=$(cd "$cache" && pwd -P)
+build=$(cd "$build" && pwd -P)
+export IMGSTREAM_CACHE=$cache IMGSTREAM_BUILD=$build
+
+say() {
+	printf 'imgstream: %s\n' "$*" >&2
+}
+
+die() {
+	say "$*"
+	exit 1
+}
+
+# hash_of FILE...: 12 hexadecimal digits that change when a file's contents change.
+hash_of() {
+	cat "$@" | sha256sum | cut -c1-12
+}
+
+# words_of FILE: its words without the comments.
+words_of() {
+	sed 's/#.*//' "$1" | xargs -n1
+}
+
+# in_namespace COMMAND...: as root of a mount and a PID namespace of its own; everything it started ends with it.
+in_namespace() {
+	local user=()
+	if [ "$(id -u)" != 0 ]; then
+		command -v newuidmap >/dev/null ||
+			die "newuidmap is missing: install uidmap (as root: apt-get install uidmap)"
+		user=(--user --map-root-user --map-auto)
+	fi
+	unshare "${user[@]}" --mount --pid --fork --kill-child -- "$@"
+}
