@@ -72,6 +72,7 @@ exits! {
     NotPublished = 41, "What the portal or file offers is not a published image.";
     NewerImage = 42, "The image was published by a newer version of imgstreamctl.";
     PortalUnreachable = 43, "The portal does not answer or refuses the login.";
+    Network = 44, "The interface that leads to the portal is of an unsupported kind.";
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod error;
 pub mod exit;
 pub mod ext4;
 pub mod medium;
+pub mod network;
 pub mod plan;
 pub mod program;
 pub mod progress;

@@ -157,6 +157,14 @@ pub enum Refusal {
     /// The module refused, see [`crate::device::control::exit_of`].
     #[error("{}", .0.sentence())]
     Module(Module),
+    /// See [`Exit::Network`].
+    #[error("the network cannot be set up again later: {interface}: {why}")]
+    Network {
+        /// The interface that leads to the portal.
+        interface: String,
+        /// What is in the way.
+        why: String,
+    },
     /// See [`Exit::NotConfirmed`].
     #[error("not confirmed, so nothing was done")]
     NotConfirmed,
@@ -186,6 +194,7 @@ impl Refusal {
             Refusal::NotAttached => Exit::NotAttached,
             Refusal::ModuleVersion { .. } => Exit::Failure,
             Refusal::Module(reason) => crate::device::control::exit_of(*reason),
+            Refusal::Network { .. } => Exit::Network,
             Refusal::NotConfirmed => Exit::NotConfirmed,
         }
     }

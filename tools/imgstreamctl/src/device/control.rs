@@ -57,12 +57,11 @@ impl Control {
 
     /// Attaches a disk.
     pub fn attach(&self, disk: &Path) -> Result<()> {
-        let mut argument =
-            Attach::new(disk.as_os_str().as_bytes()).ok_or_else(|| Error::Io {
-                doing: "attaching",
-                path: disk.to_path_buf(),
-                source: io::ErrorKind::InvalidFilename.into(),
-            })?;
+        let mut argument = Attach::new(disk.as_os_str().as_bytes()).ok_or_else(|| Error::Io {
+            doing: "attaching",
+            path: disk.to_path_buf(),
+            source: io::ErrorKind::InvalidFilename.into(),
+        })?;
         let done = sys::control::<{ ioctl::ATTACH }, _>(&self.file, &mut argument);
         self.answer(done, argument.refusal)
     }
