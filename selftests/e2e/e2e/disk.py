@@ -4,14 +4,12 @@
 import mmap
 import os
 import re
-import shutil
 import struct
 import uuid
-from pathlib import Path
 
-from . import content, filelist, rootfs
-from .config import BLOCK, CACHE, CORE_OFFSET, MIB, REPO, ROOT_OFFSET
-from .shell import Failed, in_tree, key_of, run
+from . import content, rootfs
+from .config import BLOCK, CORE_OFFSET, MIB, ROOT_OFFSET
+from .shell import Failed, run
 
 SECTOR = 512
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"

@@ -78,7 +78,7 @@ def _apt_lines(system):
     return [f"deb {_mirror()} {suite} main" for suite in suites]
 
 
-def _kernel_package(pattern):
+def kernel_package(pattern):
     """The newest package that the pattern names, as the build root's apt sees it."""
     if "*" not in pattern:
         return pattern
@@ -92,7 +92,7 @@ def _kernel_package(pattern):
 
 
 def packages(system):
-    kernel = _kernel_package(system.kernel)
+    kernel = kernel_package(system.kernel)
     backport = ["linux-base/trixie-backports"] if system.suite == "trixie" else []
     return [*system.packages, *backport, kernel]
 

@@ -56,13 +56,13 @@ class Serial:
                 if found:
                     return found
                 if self.closed or not alive():
-                    raise Failed(f"the VM ended while '{pattern}' was awaited ({self.name})\n{self._tail()}")
+                    raise Failed(f"the VM ended while '{pattern}' was awaited ({self.name})\n{self.tail()}")
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise Failed(f"'{pattern}' did not come within {seconds} s ({self.name})\n{self._tail()}")
+                    raise Failed(f"'{pattern}' did not come within {seconds} s ({self.name})\n{self.tail()}")
                 self.lock.wait(min(left, 1))
 
-    def _tail(self):
+    def tail(self):
         return "\n".join("    | " + line for line in self.text.splitlines()[-25:])
 
     def type(self, text):

@@ -109,7 +109,7 @@ class Vm:
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise Failed(f"{self.name} did not power off within {seconds} s\n{self.console._tail()}") from None
+            raise Failed(f"{self.name} did not power off within {seconds} s\n{self.console.tail()}") from None
         self._clean()
         if self.process.returncode != 0:
             raise Failed(f"QEMU ended with exit code {self.process.returncode}, see {self.errors.name}")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What has to be true of a disk or of a running system; each check raises when it is not."""
+
+import struct
+import zlib
+
+from . import filelist
+from .config import BLOCK
+from .repository import Shelf
+from .shell import Failed
+
+SECTOR = 512
+
+
+def expect(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+# --- a running system ---------------------------------------------------------------------------
+
+def carry_lists(machine, files, work, place, leave_out):
+    """Carries the list of every file into the VM, to be checked there later without a network."""
+    found = filelist.load(files)
+    sums, names = work / "sums", work / "names"
+    sums.write_text(filelist.sums(found, leave_out))
+    names.write_text("".join(sorted(
+        f"{facts['mode'][-4:].lstrip('0') or '0'} {facts['owner']} {path} -> {facts.get('link', '')}\n"
+        for path, facts in found.items() if not _out(path, leave_out) and facts["mode"][:2] != "20")))
+    for file in (sums, names):
+        with Shelf(file) as shelf:
+            shelf.carry_to(machine, f"{place}.{file.name}")
+    return sum(1 for _ in open(sums, encoding="utf-8"))
+
+
+def _out(path, leave_out):
+    return any(path.startswith(prefix) for prefix in leave_out)
+
+
+def every_file(machine, place):
+    """Contents, owners, modes and links of every listed file, as the running system reads them."""
+    machine.command("sync; echo 3 > /proc/sys/vm/drop_caches")
+    code, said = machine.command(f"sha256sum --quiet -c {place}.sums", seconds=900, check=False)
+    expect(code == 0, f"files differ from their list:\n{said[-3000:]}")
+    _, said = machine.command(
+        "find / -xdev -printf '%m %U:%G %p -> %l\\n' | LC_ALL=C sort > /run/found;"
+        f" LC_ALL=C sort {place}.names | LC_ALL=C comm -13 /run/found - | head -40", seconds=300)
+    expect(not said, f"owners, modes or links differ from their list:\n{said}")
+
+
+def plain_disk(machine):
+    """No imgstream in the way: root on the disk's own partition, module not loaded, no device."""
+    _, root = machine.command("findmnt -no SOURCE /")
+    expect(root == "/dev/vda2", f"root is {root}, not the disk's own partition")
+    code, said = machine.command("grep -w ^imgstream /proc/modules; ls /dev/imgstream* 2>/dev/null", check=False)
+    expect(code != 0 and not said, f"imgstream is still there: {said}")
+
+
+def no_network(machine):
+    _, said = machine.command("ls /sys/class/net")
+    expect(said.split() == ["lo"], f"the machine has a network card: {said}")
+
+
+def healthy(machine):
+    """The file system says clean and the kernel logged no error."""
+    _, said = machine.command("dumpe2fs -h \"$(findmnt -no SOURCE /)\" 2>/dev/null | grep -E '^(Filesystem state|FS Error count)'")
+    expect("clean" in said and "with errors" not in said and "Error count" not in said, f"file system: {said}")
+    code, said = machine.command("dmesg --level=emerg,alert,crit,err | grep -E 'EXT4-fs|I/O error|imgstream|BUG|Oops' ", check=False)
+    expect(code != 0, f"the kernel logged errors:\n{said}")
+
+
+# --- a disk that is switched off ----------------------------------------------------------------
+
+def gpt_bytes(disk_bytes_of_image):
+    """The bytes of an image that commit may change: the GPT moves its backup to the disk's end."""
+    header = SECTOR
+    last = disk_bytes_of_image
+    return [
+        (header + 16, header + 20, "GPT header: its CRC"),
+        (header + 32, header + 40, "GPT header: place of the backup"),
+        (header + 48, header + 56, "GPT header: last usable sector"),
+        (last - 33 * SECTOR, last, "the backup GPT that stood at the image's end"),
+    ]
+
+
+def same_bytes(disk, image, length, allowed):
+    """[0, length) of both files is equal except for the listed bytes; gives those that differ."""
+    used = {}
+    with open(disk, "rb") as a, open(image, "rb") as b:
+        for at in range(0, length, 1 << 20):
+            size = min(1 << 20, length - at)
+            left, right = a.read(size), b.read(size)
+            if left != right:
+                _compare(at, left, right, allowed, used)
+    return used
+
+
+def _compare(at, left, right, allowed, used):
+    for low in range(0, len(left), BLOCK):
+        if left[low:low + BLOCK] == right[low:low + BLOCK]:
+            continue
+        for byte in range(low, min(low + BLOCK, len(left))):
+            if left[byte] != right[byte]:
+                name = _allowed(at + byte, allowed)
+                expect(name, f"byte {at + byte} (block {(at + byte) // BLOCK}) differs from the image")
+                used[name] = used.get(name, 0) + 1
+
+
+def _allowed(at, allowed):
+    return next((name for low, high, name in allowed if low <= at < high), None)
+
+
+def gpt_is_whole(disk):
+    """The disk's GPT as firmware wants it: the backup stands in the last sector and agrees."""
+    with open(disk, "rb") as file:
+        file.seek(0, 2)
+        last = file.tell() // SECTOR - 1
+        for own, other in ((1, last), (last, 1)):
+            file.seek(own * SECTOR)
+            header = bytearray(file.read(SECTOR))
+            my, alternate = struct.unpack_from("<QQ", header, 24)
+            crc, = struct.unpack_from("<I", header, 16)
+            header[16:20] = bytes(4)
+            expect(header[:8] == b"EFI PART" and (my, alternate) == (own, other)
+                   and zlib.crc32(bytes(header[:92])) == crc, f"GPT header in sector {own} is not right")

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The main job in steps: what a person does, typed into the machines by the driver."""
+
+import json
+
+from . import check, payload, vm
+from .repository import Repository, Shelf
+from .shell import run
+from .timeline import Timeline, mib
+
+# What the running systems change by themselves, and why it does not count.
+LEAVE_OUT_SOURCE = (
+    "/var/log/", "/var/lib/systemd/", "/var/cache/", "/var/tmp", "/tmp", "/root",  # logs, seeds, caches
+    "/var/lib/dhcp/", "/etc/resolv.conf", "/run",  # the network's lease
+    "/boot/grub/grubenv", "/boot/grub/custom.cfg",
+    "/etc/adjtime", "/etc/mtab", "/dev", "/proc", "/sys", "/lost+found",
+)
+LEAVE_OUT_TARGET = LEAVE_OUT_SOURCE + (
+    "/var/lib/dpkg/",  # a package was installed
+    "/boot/initrd.img-",  # made again without imgstream when it left the boot path
+)
+
+STREAMED = "/root/written-while-streaming"
+LISTED = "/root/files"
+
+
+class Job:
+    """One run over a fresh pair of overlays."""
+
+    def __init__(self, name, title, pair, work):
+        self.name, self.pair = name, pair
+        self.work = work / name
+        self.work.mkdir(parents=True, exist_ok=True)
+        for old in self.work.iterdir():
+            if old.is_file():
+                old.unlink()
+        self.time = Timeline(title, self.work / "timeline.json")
+        self.disk = vm.overlay(pair.source.disk, self.work / "disk.qcow2")
+        self.repository = Repository(pair.target.published, self.work, name)
+        self.machine = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.machine:
+            self.machine.kill()
+        self.repository.__exit__()
+
+    def say(self, who, what):
+        return self.time.say(who, what)
+
+    # --- power ----------------------------------------------------------------------------------
+
+    def power_on(self, hostname, network=True, seconds=300):
+        """Boots whatever is on the disk and waits for its login prompt."""
+        began = self.time.now()
+        self.machine = vm.Vm(self.disk, self.work, self.pair.memory_mib, network, self.name)
+        self.say("machine", "power on" + ("" if network else ", no network card"))
+        self.machine.login(hostname, seconds)
+        took = self.say(hostname, "login prompt") - began
+        self.machine.open_shell(hostname)
+        return took
+
+    def power_off(self):
+        self.machine.power_off()
+        self.say("machine", "power off")
+
+    # --- migrate --------------------------------------------------------------------------------
+
+    def start_source(self):
+        source = self.pair.source_system.hostname
+        self.power_on(source)
+        with Shelf(payload.imgstreamctl()) as shelf:
+            shelf.carry_to(self.machine, "/usr/local/sbin/imgstreamctl", "0755")
+        self.say(source, "imgstreamctl copied to /usr/local/sbin")
+
+    def begin_migrate(self, *options):
+        """Types the one command; the machine reboots by itself."""
+        source, repository = self.pair.source_system.hostname, self.repository
+        words = ["imgstreamctl", "migrate", "--portal", repository.portal, "--target", repository.iqn,
+                 "--yes", *options]
+        self.began = self.say(source, "$ " + " ".join(words))
+        self.mark = self.machine.console.mark()
+        self.machine.port.type(" ".join(words) + "; echo \"migrate-ended:$?\"\n")
+
+    def await_target(self, seconds=600):
+        """Stage and the target's boot; gives the seconds since `migrate` began."""
+        target = self.pair.target_system.hostname
+        self.machine.login(target, seconds, self.mark)
+        ready = self.say(target, "login prompt") - self.began
+        fetched = self.repository.relay.fetched
+        self.say("repository", f"{mib(fetched)} fetched so far")
+        self.machine.open_shell(target)
+        return ready, fetched
+
+    def status(self):
+        return json.loads(self.machine.command("imgstreamctl status --json")[1])
+
+    # --- in the target --------------------------------------------------------------------------
+
+    def root_is_imgstream(self):
+        _, root = self.machine.command("findmnt -no SOURCE /")
+        check.expect(root.startswith("/dev/imgstream0"), f"root is {root}")
+        self.say(self.pair.target_system.hostname, f"root is {root}")
+
+    def work_while_streaming(self):
+        """A package is installed and files are written with fsync while blocks are still absent."""
+        target = self.pair.target_system.hostname
+        deb, sums = payload.package(self.work)
+        with Shelf(deb) as shelf:
+            shelf.carry_to(self.machine, "/root/demo.deb")
+        self.machine.command("dpkg -i /root/demo.deb")
+        (self.work / "package.sums").write_text(sums)
+        with Shelf(self.work / "package.sums") as shelf:
+            shelf.carry_to(self.machine, "/root/demo.sums")
+        self.machine.command(f"dd if=/dev/urandom of={STREAMED} bs=64k count=64 oflag=dsync status=none"
+                             f" && sha256sum {STREAMED} > /root/written.sums && sync /root/written.sums")
+        self.say(target, "package installed, 4 MiB written with O_DSYNC")
+
+    def work_is_there(self):
+        self.machine.command("sha256sum --quiet -c /root/demo.sums /root/written.sums && dpkg -s imgstream-demo")
+
+    def commit(self, seconds=900):
+        target = self.pair.target_system.hostname
+        began = self.say(target, "$ imgstreamctl commit --now --wait --yes")
+        self.machine.command("imgstreamctl commit --now --wait --yes", seconds=seconds)
+        took = self.say(target, "committed") - began
+        return took
+
+    # --- the disk, from outside -----------------------------------------------------------------
+
+    def raw(self):
+        return vm.raw_of(self.disk, self.work / "disk.raw")
+
+    def dump(self, raw):
+        return json.loads(run(payload.imgstreamctl(), "dump", "--json", raw))

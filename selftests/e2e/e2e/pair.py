@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A source and a target, prepared and proved fit for the runs."""
+
+import inspect
+import json
+
+from . import build, disk, payload, rootfs
+from .check import expect
+from .config import BLOCK, BUILD
+from .shell import key_of, run
+
+
+class Pair:
+    """Both systems' disks and what the runs need to know of them."""
+
+    def __init__(self, variant, log):
+        self.source_system, self.target_system = variant.source, variant.target
+        self.memory_mib = variant.memory_mib
+        work = BUILD / "e2e"
+        work.mkdir(parents=True, exist_ok=True)
+        self.target = _target(variant.target, work, log)
+        self.source = build.prepare(variant.source, log)
+        self.image_bytes = self._image_bytes()
+        self._prove(log)
+
+    def _image_bytes(self):
+        said = json.loads(run(payload.imgstreamctl(), "dump", "--json", self.target.published))
+        return said["image_bytes"]
+
+    def _prove(self, log):
+        """A read of the wrong side must not be able to hide; done once for a pair of disks."""
+        proof = self.target.path / f"proved-{self.source.path.name}.json"
+        if not proof.exists():
+            nonzero, differ = disk.blocks_that_differ(self.target.published, self.source.disk)
+            expect(differ >= 0.9 * nonzero, f"only {differ} of {nonzero} blocks differ between the systems")
+            proof.write_text(json.dumps({"nonzero": nonzero, "differ": differ}))
+        facts = json.loads(proof.read_text())
+        share = 100 * facts["differ"] / facts["nonzero"]
+        log(f"{share:.1f} % of the image's {facts['nonzero']} non-zero blocks differ from the source at the same address")
+
+
+def _target(system, work, log):
+    kernel = rootfs.kernel_package(system.kernel).removeprefix("linux-image-")
+    place = payload.staged(work, kernel)
+
+    def publish(image, published):
+        run(payload.imgstreamctl(), "prepare", image, "-o", published)
+
+    return build.prepare(
+        system, log, extra=[payload.key_of_tree(place), key_of(inspect.getsource(payload))],
+        install=payload.install_into(place, kernel), publish=publish)
+
+
+def used_beyond(pair, source_end_bytes, work):
+    """Blocks of the source's file system at or beyond the place where it will end."""
+    root = work / "source-root.ext4"
+    disk.take_root(pair.source_system, pair.source.disk, root)
+    try:
+        return disk.blocks_used_from(root, source_end_bytes // BLOCK)
+    finally:
+        root.unlink()

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What happened when, printed as it happens."""
+
+import json
+import threading
+import time
+
+
+class Timeline:
+    """One line per event: seconds since the start of the run, who, what."""
+
+    def __init__(self, title, path):
+        self.start = time.monotonic()
+        self.path = path
+        self.events = []
+        self.lock = threading.Lock()
+        print(f"\n== {title}", flush=True)
+
+    def now(self):
+        return time.monotonic() - self.start
+
+    def say(self, who, what):
+        with self.lock:
+            at = self.now()
+            self.events.append({"at_s": round(at, 1), "who": who, "what": what})
+            print(f"{at:7.1f} s  {who:<10} {what}", flush=True)
+            self.path.write_text(json.dumps(self.events, indent=1) + "\n")
+        return at
+
+
+def mib(count):
+    return f"{count / (1 << 20):.0f} MiB"
