@@ -6,6 +6,8 @@
 
 use kernel::prelude::*;
 
+#[cfg(IMGSTREAM_BENCH)]
+mod bench;
 mod bindings;
 mod kapi;
 
@@ -17,12 +19,18 @@ module! {
     license: "GPL",
 }
 
-struct ImgstreamModule;
+struct ImgstreamModule {
+    #[cfg(IMGSTREAM_BENCH)]
+    _bench: bench::Bench,
+}
 
 impl kernel::Module for ImgstreamModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         pr_info!("loaded\n");
-        Ok(Self)
+        Ok(Self {
+            #[cfg(IMGSTREAM_BENCH)]
+            _bench: bench::Bench::new(kapi::param::disk().ok_or(EINVAL)?)?,
+        })
     }
 }
 
