@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
+use crate::initramfs;
 use crate::program;
 use crate::refusal::Refusal;
 
@@ -30,6 +31,15 @@ pub enum Error {
     /// A program that imgstreamctl calls failed.
     #[error(transparent)]
     Program(#[from] program::Error),
+    /// The disk failed.
+    #[error("the disk failed: {0}")]
+    Disk(#[from] io::Error),
+    /// Anything else, in a sentence.
+    #[error("{0}")]
+    Other(String),
+    /// The image's initramfs could not be read.
+    #[error(transparent)]
+    Initramfs(#[from] initramfs::Error),
     /// A command of this skeleton that is still to be written.
     #[error("{0} is not built yet")]
     NotBuilt(&'static str),
@@ -41,7 +51,10 @@ impl Error {
         match self {
             Error::Refused(refusal) => refusal.exit(),
             Error::Program(error) => error.exit(),
-            Error::Io { .. } | Error::NotBuilt(_) => Exit::Failure,
+            Error::Initramfs(_) => Exit::BootSetup,
+            Error::Io { .. } | Error::Disk(_) | Error::Other(_) | Error::NotBuilt(_) => {
+                Exit::Failure
+            }
         }
     }
 

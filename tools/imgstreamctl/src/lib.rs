@@ -6,12 +6,17 @@
 #![deny(unsafe_code)]
 #![allow(non_ascii_idents, reason = "zerocopy's derive macros make such names")]
 
+pub mod bootregion;
 pub mod cmd;
 pub mod device;
 pub mod disk;
 pub mod error;
 pub mod exit;
 pub mod ext4;
+pub mod grub;
+pub mod image;
+pub mod initramfs;
+pub mod kernel;
 pub mod medium;
 pub mod network;
 pub mod plan;

@@ -96,6 +96,14 @@ impl Ext4 {
         Ok(output.stdout)
     }
 
+    /// The block with block `logical` of file `number`.
+    pub(super) fn map_block(&self, number: u32, logical: u64) -> Result<u64> {
+        let command = format!("bmap <{number}> {logical}");
+        let answer = self.ask(std::slice::from_ref(&command))?.concat();
+        let word = answer.split_whitespace().next().unwrap_or_default();
+        word.parse().map_err(|_| unexpected(&command, &answer))
+    }
+
     /// Where a symbolic link points whose target does not fit its inode.
     fn slow_target(&self, number: u32) -> Result<String> {
         Ok(String::from_utf8_lossy(&self.content(number)?).into_owned())

@@ -12,7 +12,7 @@ pub use facts::Facts;
 pub use layout::Layout;
 pub use path::Walk;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, BLOCK_BYTES};
 use crate::error::Result;
 use crate::program;
 use crate::refusal::Refusal;
@@ -52,6 +52,18 @@ impl Ext4 {
     pub fn disk_bytes(&self, block: u64) -> u64 {
         self.start_bytes
             .saturating_add(block.saturating_mul(self.facts.block_bytes))
+    }
+
+    /// The start of a file, as much as holds the header of swap space.
+    pub fn swap_head(&self, disk: &Disk, number: u32) -> Result<Vec<u8>> {
+        let block_bytes = self.facts.block_bytes;
+        let mut head = Vec::new();
+        for logical in 0..BLOCK_BYTES.div_ceil(block_bytes) {
+            let block = self.map_block(number, logical)?;
+            let len = usize::try_from(block_bytes).unwrap_or(BLOCK_BYTES as usize);
+            head.extend(disk.read_up_to(self.disk_bytes(block), len)?);
+        }
+        Ok(head)
     }
 
     /// Where its structures are, and which blocks are free.
