@@ -37,6 +37,14 @@ impl<'a> Claims<'a> {
         })
     }
 
+    /// Claims of no blocks: nothing can be claimed.
+    pub const fn empty() -> Self {
+        Self {
+            blocks: 0,
+            bits: Bits::new(&[]),
+        }
+    }
+
     /// Claims a block; whether it was free.
     pub fn try_claim(&self, block: u64) -> bool {
         block < self.blocks && self.bits.set(block)

@@ -10,6 +10,18 @@ extern crate std;
 
 pub mod bits;
 pub mod block;
+pub mod checkpoint;
 pub mod claim;
+pub mod fetch;
+pub mod fill;
+pub mod health;
+pub mod journal;
+pub mod load;
 pub mod locate;
 pub mod map;
+pub mod pair;
+pub mod round;
+pub mod settle;
+pub mod state;
+pub mod trust;
+pub mod session;

@@ -144,6 +144,16 @@ impl<'a> Map<'a> {
         })
     }
 
+    /// A map of no blocks: everything is behind its end.
+    pub const fn empty(counts: &'a Counts) -> Self {
+        Self {
+            blocks: 0,
+            words: &[],
+            changed: Bits::new(&[]),
+            counts,
+        }
+    }
+
     /// Blocks of the image.
     pub const fn blocks(&self) -> u64 {
         self.blocks
