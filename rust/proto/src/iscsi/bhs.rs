@@ -7,6 +7,7 @@
 //! whoever reads them.
 
 use zerocopy::big_endian::{U16, U32};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Length of a basic header segment.
@@ -127,6 +128,21 @@ macro_rules! header {
             $($(#[$field_doc])* pub $field: $type,)*
         }
         const _: () = assert!(core::mem::size_of::<$name>() == BHS_BYTES);
+
+        impl $name {
+            /// The header that `bytes` hold.
+            pub fn decode(bytes: &[u8; BHS_BYTES]) -> Self {
+                // The lengths are equal (asserted above), so the default is never taken.
+                Self::read_from_bytes(bytes).unwrap_or_default()
+            }
+
+            /// The header as bytes.
+            pub fn encode(&self) -> [u8; BHS_BYTES] {
+                let mut bytes = [0; BHS_BYTES];
+                bytes.copy_from_slice(self.as_bytes());
+                bytes
+            }
+        }
     };
 }
 

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a target may send, and what it does to us: the login's answers, and the full feature phase.
+
+use core::ops::DerefMut;
+
+use imgstream_proto::iscsi::bhs::{
+    flag, opcode, AnyHeader, AsyncMessage, DataIn, LoginResponse, LogoutResponse, NopIn, Reject,
+    ScsiCommand, ScsiResponse, DEFAULT_MAX_RECV_BYTES, NO_TAG,
+};
+use imgstream_proto::iscsi::sense::Sense;
+use imgstream_proto::iscsi::sna::Sna;
+
+use super::login::MAX_RECV_BYTES;
+use super::reason::{Reason, Violation};
+use super::receive::Sink;
+use super::send::{Ping, TAG_IDENTIFY};
+use super::transfer::Transfer;
+use super::verdict::{judge, Verdict};
+use super::{Session, Stage, AUX_BYTES, INPUT_BYTES};
+
+/// Times that a read is issued again on one connection after a condition, a medium error, NOT READY.
+const MAX_RETRIES: u8 = 5;
+const MAX_MEDIUM_RETRIES: u8 = 2;
+const MAX_NOT_READY: u8 = 30;
+
+/// Whose a command is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Read(usize),
+    Identify,
+}
+
+impl<B: DerefMut<Target = [u8]>> Session<B> {
+    /// During a login nothing but its answers may come (section 7.13); a Reject ends it.
+    pub(super) fn accept_login(&mut self, header: &AnyHeader) -> Result<Sink, ()> {
+        self.judge_login_header(header)
+            .map_err(|reason| self.end(reason))
+    }
+
+    fn judge_login_header(&self, header: &AnyHeader) -> Result<Sink, Reason> {
+        match header.opcode & opcode::MASK {
+            opcode::LOGIN_RESPONSE => {}
+            opcode::REJECT => {
+                return Err(Reason::Rejected(
+                    Reject::decode(self.receive.header()).reason,
+                ))
+            }
+            other => return Err(Reason::Protocol(Violation::Unexpected(other))),
+        }
+        if !self.send.is_empty() {
+            return Err(Reason::Protocol(Violation::Early));
+        }
+        if header.itt.get() != self.login_tag {
+            return Err(Reason::Protocol(Violation::UnknownTag(header.itt.get())));
+        }
+        // 13.12: until the end of the login the default applies.
+        let bytes = header.data_len.bytes();
+        let text = self.login.text_len();
+        let room = INPUT_BYTES.saturating_sub(text);
+        if bytes > DEFAULT_MAX_RECV_BYTES || usize::try_from(bytes).is_ok_and(|b| b > room) {
+            return Err(Reason::Protocol(Violation::SegmentTooLong(bytes)));
+        }
+        Ok(Sink::Input(text))
+    }
+
+    pub(super) fn take_login(&mut self) {
+        let header = LoginResponse::decode(self.receive.header());
+        if let Err(reason) = self.try_take_login(&header) {
+            self.end(reason);
+        }
+    }
+
+    fn try_take_login(&mut self, header: &LoginResponse) -> Result<(), Reason> {
+        // 11.13.5: a status other than success means that the numbers and stages are not valid.
+        if header.status_class != 0 {
+            return Err(Reason::Refused {
+                class: header.status_class,
+                detail: header.status_detail,
+            });
+        }
+        let (exp, max) = (Sna(header.exp_cmd_sn.get()), Sna(header.max_cmd_sn.get()));
+        if self.login.has_answer() {
+            self.numbers.take_status(header.stat_sn.get())?;
+            self.numbers.update_window(exp, max);
+        } else {
+            // 4.2.2.2: the first answer sets the start of StatSN.
+            self.numbers.exp_stat_sn = Sna(header.stat_sn.get()).next();
+            (self.numbers.exp_cmd_sn, self.numbers.max_cmd_sn) = (exp, max);
+        }
+        self.login.check(header)?;
+        let bytes = usize::try_from(header.data_len.bytes()).unwrap_or(0);
+        self.next_login(self.login.text_len().saturating_add(bytes))
+    }
+
+    pub(super) fn accept_full(&mut self, header: &AnyHeader) -> Result<Sink, ()> {
+        let bytes = header.data_len.bytes();
+        let kind = header.opcode & opcode::MASK;
+        let limit = match kind {
+            opcode::DATA_IN | opcode::NOP_IN => MAX_RECV_BYTES,
+            _ => u32::try_from(AUX_BYTES).unwrap_or(0),
+        };
+        if bytes > limit {
+            self.end(Reason::Protocol(Violation::SegmentTooLong(bytes)));
+            return Err(());
+        }
+        match kind {
+            opcode::DATA_IN => self.accept_data(),
+            opcode::SCSI_RESPONSE | opcode::REJECT | opcode::ASYNC_MESSAGE => Ok(Sink::Aux),
+            opcode::NOP_IN | opcode::LOGOUT_RESPONSE => Ok(Sink::Discard),
+            // 11.8: nothing is ever written, so nothing is ready to be transferred. Texts and task management were
+            // not asked for.
+            other => {
+                self.end(Reason::Protocol(Violation::Unexpected(other)));
+                Err(())
+            }
+        }
+    }
+
+    /// Whose command has this tag. Place in the table, generation and state must all be right: a tag that was used
+    /// before, or of another kind of PDU, finds nothing.
+    fn owner(&mut self, tag: u32) -> Result<(Owner, &mut Transfer), Reason> {
+        let unknown = Reason::Protocol(Violation::UnknownTag(tag));
+        let [.., low] = tag.to_be_bytes();
+        if low == TAG_IDENTIFY {
+            return self
+                .identify
+                .find(tag)
+                .map(|t| (Owner::Identify, t))
+                .ok_or(unknown);
+        }
+        let index = usize::from(low);
+        if self.reads.find(index, tag).is_none() {
+            return Err(unknown);
+        }
+        self.reads
+            .slot_mut(index)
+            .map(|slot| (Owner::Read(index), &mut slot.transfer))
+            .ok_or(unknown)
+    }
+
+    fn end_owner(&mut self, owner: Owner, reason: Reason) {
+        match owner {
+            Owner::Read(index) => self.end_because_of(index, reason),
+            Owner::Identify => self.end(reason),
+        }
+    }
+
+    /// Data is checked before a byte of it is received: it goes straight into the reader's buffer.
+    fn accept_data(&mut self) -> Result<Sink, ()> {
+        let header = DataIn::decode(self.receive.header());
+        let (owner, transfer) = match self.owner(header.itt.get()) {
+            Ok((owner, transfer)) => (owner, *transfer),
+            Err(reason) => return Err(self.end(reason)),
+        };
+        if let Err(reason) = transfer.check(&header) {
+            return Err(self.end_owner(owner, reason));
+        }
+        let received = transfer.received();
+        match owner {
+            Owner::Identify => Ok(Sink::Input(
+                usize::try_from(received).unwrap_or(INPUT_BYTES),
+            )),
+            Owner::Read(index) => {
+                let base = self.reads.slot(index).map_or(0, |slot| slot.base);
+                Ok(Sink::Read {
+                    index,
+                    offset: base.saturating_add(received),
+                })
+            }
+        }
+    }
+
+    /// A whole PDU has come.
+    pub(super) fn take_full(&mut self) {
+        let header = AnyHeader::decode(self.receive.header());
+        self.numbers
+            .update_window(Sna(header.exp_cmd_sn.get()), Sna(header.max_cmd_sn.get()));
+        let taken = match header.opcode & opcode::MASK {
+            opcode::DATA_IN => self.take_data(),
+            opcode::SCSI_RESPONSE => self.take_response(),
+            opcode::NOP_IN => self.take_nop(),
+            opcode::REJECT => self.take_reject(),
+            opcode::ASYNC_MESSAGE => self.take_async(),
+            _ => self.take_logout(),
+        };
+        if let Err(reason) = taken {
+            self.end(reason);
+        }
+    }
+
+    /// Data-In (11.7). StatSN counts only where S says that there is a status.
+    fn take_data(&mut self) -> Result<(), Reason> {
+        let header = DataIn::decode(self.receive.header());
+        let (owner, transfer) = self.owner(header.itt.get())?;
+        transfer.absorb(&header);
+        if header.flags & flag::STATUS == 0 {
+            return Ok(());
+        }
+        self.numbers.take_status(header.stat_sn.get())?;
+        self.ended(
+            owner,
+            judge(header.status, None),
+            header.flags,
+            header.residual.get(),
+        );
+        Ok(())
+    }
+
+    /// SCSI Response (11.4).
+    fn take_response(&mut self) -> Result<(), Reason> {
+        let header = ScsiResponse::decode(self.receive.header());
+        self.numbers.take_status(header.stat_sn.get())?;
+        let sense = Sense::from_segment(self.aux());
+        let (owner, transfer) = self.owner(header.itt.get())?;
+        let counted = transfer.check_response(&header);
+        // 11.4.3: any other service response means that the status is not valid.
+        let completed = match header.response {
+            0 => counted,
+            other => Err(Reason::Protocol(Violation::Response(other))),
+        };
+        match completed {
+            Ok(()) => self.ended(
+                owner,
+                judge(header.status, sense),
+                header.flags,
+                header.residual.get(),
+            ),
+            Err(reason) => self.end_owner(owner, reason),
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, owner: Owner, verdict: Verdict, flags: u8, residual: u32) {
+        match owner {
+            Owner::Identify => self.identify_ended(verdict, flags, residual),
+            Owner::Read(index) => self.read_ended(index, verdict, flags, residual),
+        }
+    }
+
+    fn read_ended(&mut self, index: usize, verdict: Verdict, flags: u8, residual: u32) {
+        self.progress(index);
+        match verdict {
+            Verdict::Good => self.read_good(index, flags, residual),
+            Verdict::Retry(reason) => self.read_again(index, MAX_RETRIES, reason),
+            Verdict::Busy => {
+                self.flow.busy(self.now);
+                self.reads.put_back(index);
+            }
+            Verdict::NotReady(reason) => {
+                self.flow.hold(self.now, self.config.timing.not_ready);
+                self.read_again(index, MAX_NOT_READY, reason);
+            }
+            Verdict::Failed(error) => {
+                if self.count_retry(index) > MAX_MEDIUM_RETRIES {
+                    self.reads.finish(index, Err(error));
+                } else {
+                    self.reads.put_back(index);
+                }
+            }
+            Verdict::Drop(reason) => self.end_because_of(index, reason),
+        }
+    }
+
+    fn read_good(&mut self, index: usize, flags: u8, residual: u32) {
+        let Some(slot) = self.reads.slot_mut(index) else {
+            return;
+        };
+        if let Err(reason) = slot.transfer.complete(flags, residual) {
+            return self.end_because_of(index, reason);
+        }
+        slot.base = slot.base.saturating_add(slot.transfer.len());
+        slot.retries = 0;
+        let whole = slot.base >= slot.len;
+        self.flow.succeeded();
+        if whole {
+            self.reads.finish(index, Ok(()));
+        } else {
+            self.reads.put_back(index);
+        }
+    }
+
+    fn count_retry(&mut self, index: usize) -> u8 {
+        self.reads.slot_mut(index).map_or(u8::MAX, |slot| {
+            slot.retries = slot.retries.saturating_add(1);
+            slot.retries
+        })
+    }
+
+    fn read_again(&mut self, index: usize, limit: u8, reason: Reason) {
+        if self.count_retry(index) > limit {
+            self.end_because_of(index, reason);
+        } else {
+            self.reads.put_back(index);
+        }
+    }
+
+    /// NOP-In (11.19): a ping, the answer to ours, or just news of the window.
+    fn take_nop(&mut self) -> Result<(), Reason> {
+        let header = NopIn::decode(self.receive.header());
+        let wants_answer = header.ttt.get() != NO_TAG;
+        if header.itt.get() == NO_TAG {
+            // Its StatSN is that of the next status and is not used up.
+            return if wants_answer {
+                self.queue_pong(&header)
+            } else {
+                Ok(())
+            };
+        }
+        if self.send.ping != Ping::Sent(header.itt.get()) {
+            return Err(Reason::Protocol(Violation::UnknownTag(header.itt.get())));
+        }
+        if wants_answer || header.data_len.bytes() != 0 {
+            return Err(Reason::Protocol(Violation::Echo));
+        }
+        self.numbers.take_status(header.stat_sn.get())?;
+        self.send.ping = Ping::None;
+        Ok(())
+    }
+
+    /// Reject (11.17): never completes anything. It tells at most which read is to blame.
+    fn take_reject(&mut self) -> Result<(), Reason> {
+        let header = Reject::decode(self.receive.header());
+        self.numbers.take_status(header.stat_sn.get())?;
+        let reason = Reason::Rejected(header.reason);
+        let quoted = self.aux().first_chunk().map(ScsiCommand::decode);
+        let command = quoted.filter(|q| q.opcode & opcode::MASK == opcode::SCSI_COMMAND);
+        let blamed = command.and_then(|q| self.owner(q.itt.get()).ok().map(|(owner, _)| owner));
+        match blamed {
+            Some(owner) => self.end_owner(owner, reason),
+            None => self.end(reason),
+        }
+        Ok(())
+    }
+
+    /// Asynchronous Message (11.9.1).
+    fn take_async(&mut self) -> Result<(), Reason> {
+        let header = AsyncMessage::decode(self.receive.header());
+        self.numbers.take_status(header.stat_sn.get())?;
+        let reason = Reason::Announced(header.event);
+        match header.event {
+            // A SCSI event. What it tells about the unit, commands will tell as unit attentions.
+            0 => {}
+            // 1: the target asks for a logout. 4: it asks for a negotiation; who does not want to, logs out.
+            1 | 4 if self.stage != Stage::Logout => self.begin_logout(reason),
+            // 2, 3: it ends the connection, and says how long to stay away.
+            2 | 3 => {
+                self.login.set_time2wait(header.parameter2.get());
+                return Err(reason);
+            }
+            // 5: our commands are gone. Others: unknown, so start afresh.
+            _ => return Err(reason),
+        }
+        Ok(())
+    }
+
+    /// Logout Response (11.15).
+    fn take_logout(&mut self) -> Result<(), Reason> {
+        let header = LogoutResponse::decode(self.receive.header());
+        if self.send.logout_tag != Some(header.itt.get()) {
+            return Err(Reason::Protocol(Violation::UnknownTag(header.itt.get())));
+        }
+        self.numbers.take_status(header.stat_sn.get())?;
+        self.login.set_time2wait(header.time2wait.get());
+        Err(self.send.logout_reason)
+    }
+}

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Login and negotiation, RFC 7143 sections 6 and 13.
+//!
+//! The login starts in the security stage with AuthMethod=None, goes to the operational stage and from there to the
+//! full feature phase. Skipping the security stage would be legal too (6.3.1), but this is the path that targets are
+//! used to, and the one on which authentication can be added.
+
+use imgstream_proto::iscsi::bhs::{flag, LoginResponse};
+use imgstream_proto::iscsi::text::{parse_boolean, parse_number, Pairs, Writer};
+
+use super::config::Config;
+use super::reason::{Reason, Violation};
+
+/// MaxRecvDataSegmentLength that we declare: large enough that headers cost nothing, small enough that a target which
+/// reserves memory for it does not mind.
+pub(super) const MAX_RECV_BYTES: u32 = 262_144;
+/// MaxBurstLength that we propose: as much as 24 bits hold in whole blocks. The target's value then decides.
+const MAX_BURST_BYTES: u32 = 16_776_192;
+/// MaxBurstLength where the target does not answer (13.13).
+const DEFAULT_MAX_BURST_BYTES: u32 = 262_144;
+/// A pause that a target may demand before the next login (13.15 allows an hour, which is no use here).
+const TIME2WAIT_MAX_S: u32 = 60;
+/// Requests after which a login is given up. LIO ends it after seven itself.
+const MAX_REQUESTS: u8 = 16;
+
+/// Where a login is: CSG and NSG (11.12.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Security,
+    Operational,
+}
+
+impl Stage {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Security => 0,
+            Self::Operational => 1,
+        }
+    }
+
+    const fn next_code(self) -> u8 {
+        match self {
+            Self::Security => 1,
+            Self::Operational => 3,
+        }
+    }
+}
+
+/// What a key may be answered with.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// `None`; everything else is something that we cannot do.
+    None,
+    /// The minimum of both sides' numbers decides, so an answer above ours is none.
+    Minimum { ours: u32, least: u32 },
+    /// The maximum of both sides' numbers decides.
+    Maximum { ours: u32, most: u32 },
+    /// A boolean whose result our proposal alone decides.
+    Boolean(&'static str),
+    /// Each side declares its own.
+    Declared { ours: u32, least: u32, most: u32 },
+}
+
+struct Key {
+    name: &'static str,
+    rule: Rule,
+}
+
+const fn key(name: &'static str, rule: Rule) -> Key {
+    Key { name, rule }
+}
+
+const MAX_BURST: &str = "MaxBurstLength";
+const TIME2WAIT: &str = "DefaultTime2Wait";
+
+/// Every operational key is proposed in the first operational request: LIO asks for those that are left out, QNAP and
+/// COMSTAR fail on them.
+const KEYS: [Key; 14] = [
+    key("HeaderDigest", Rule::None),                            // 13.1
+    key("DataDigest", Rule::None),                              // 13.1
+    key("MaxConnections", Rule::Minimum { ours: 1, least: 1 }), // 13.2
+    key("InitialR2T", Rule::Boolean("Yes")),                    // 13.10: OR
+    key("ImmediateData", Rule::Boolean("No")),                  // 13.11: AND
+    key(
+        "MaxRecvDataSegmentLength",
+        Rule::Declared {
+            ours: MAX_RECV_BYTES,
+            least: 512,
+            most: 0x00ff_ffff,
+        },
+    ), // 13.12
+    key(
+        MAX_BURST,
+        Rule::Minimum {
+            ours: MAX_BURST_BYTES,
+            least: 512,
+        },
+    ), // 13.13
+    key(
+        "FirstBurstLength",
+        Rule::Minimum {
+            ours: 65_536,
+            least: 512,
+        },
+    ), // 13.14
+    key(
+        TIME2WAIT,
+        Rule::Maximum {
+            ours: 0,
+            most: 3600,
+        },
+    ), // 13.15
+    key("DefaultTime2Retain", Rule::Minimum { ours: 0, least: 0 }), // 13.16
+    key("MaxOutstandingR2T", Rule::Minimum { ours: 1, least: 1 }), // 13.17
+    key("DataPDUInOrder", Rule::Boolean("Yes")),                // 13.18: OR
+    key("DataSequenceInOrder", Rule::Boolean("Yes")),           // 13.19: OR
+    key("ErrorRecoveryLevel", Rule::Minimum { ours: 0, least: 0 }), // 13.20
+];
+
+/// What was agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Agreed {
+    /// Longest sequence of data, and so the longest read command.
+    pub(super) max_burst: u32,
+    /// Seconds to wait before a login after the connection was lost.
+    pub(super) time2wait_s: u32,
+}
+
+/// What a login wants to send next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A request with these flags; the text is what was written to the writer.
+    Send { flags: u8 },
+    /// Nothing: the session is in its full feature phase.
+    Done,
+}
+
+/// One login.
+#[derive(Debug)]
+pub(super) struct Login {
+    stage: Stage,
+    /// The last request asked for the transition to the next stage.
+    transit: bool,
+    requests: u8,
+    responses: u8,
+    /// Keys of `KEYS` that the target has answered.
+    answered: u32,
+    /// Bytes of continued text that have been gathered.
+    text_len: usize,
+    agreed: Agreed,
+}
+
+impl Login {
+    /// A login that has not begun.
+    pub(super) const fn new() -> Self {
+        Self {
+            stage: Stage::Security,
+            transit: false,
+            requests: 0,
+            responses: 0,
+            answered: 0,
+            text_len: 0,
+            agreed: Agreed {
+                max_burst: DEFAULT_MAX_BURST_BYTES,
+                time2wait_s: 2,
+            },
+        }
+    }
+
+    /// Whether a target has answered yet: its first answer sets StatSN (4.2.2.2).
+    pub(super) const fn has_answer(&self) -> bool {
+        self.responses != 0
+    }
+
+    /// Bytes of text gathered so far; the next data segment goes behind them.
+    pub(super) const fn text_len(&self) -> usize {
+        self.text_len
+    }
+
+    /// What was agreed on.
+    pub(super) const fn agreed(&self) -> Agreed {
+        self.agreed
+    }
+
+    /// The target says how long to wait before the next login (11.9.1, 11.15.3).
+    pub(super) fn set_time2wait(&mut self, seconds: u16) {
+        self.agreed.time2wait_s = u32::from(seconds).min(TIME2WAIT_MAX_S);
+    }
+
+    /// The first request (6.3.1, 13.4, 13.5, 13.21).
+    pub(super) fn begin(&mut self, config: &Config, text: &mut Writer<'_>) -> Result<Step, Reason> {
+        text.pair("InitiatorName", config.initiator_name.as_str());
+        text.pair("TargetName", config.target_name.as_str());
+        text.pair("SessionType", "Normal");
+        text.pair("AuthMethod", "None");
+        self.send(true, text)
+    }
+
+    /// Checks the header of an answer that reports success, and takes note of it.
+    pub(super) fn check(&mut self, header: &LoginResponse) -> Result<(), Reason> {
+        let has = |bit: u8| header.flags & bit != 0;
+        // 11.13.4: the version that is active is the highest both speak, and there is only 0.
+        if header.version_active != 0 {
+            return Err(Reason::Protocol(Violation::Version));
+        }
+        let current = header.flags >> 2 & 3;
+        let next = header.flags & 3;
+        // 11.13.2, 11.13.3: an answer belongs to the stage of its request; it goes on only where the request asked
+        // for it; text that continues cannot end a stage.
+        let wrong_transit = has(flag::TRANSIT)
+            && (!self.transit || has(flag::CONTINUE) || next != self.stage.next_code());
+        if current != self.stage.code() || wrong_transit {
+            return Err(Reason::Protocol(Violation::Stage));
+        }
+        // 11.13.6: the answer that ends the login carries the session's handle.
+        if has(flag::TRANSIT) && next == 3 && header.tsih.get() == 0 {
+            return Err(Reason::Protocol(Violation::NoSessionHandle));
+        }
+        self.responses = self.responses.saturating_add(1);
+        Ok(())
+    }
+
+    /// Goes on after an answer; `gathered` is all text since the last answer without C.
+    pub(super) fn answer(
+        &mut self,
+        header: &LoginResponse,
+        gathered: &[u8],
+        text: &mut Writer<'_>,
+    ) -> Result<Step, Reason> {
+        if header.flags & flag::CONTINUE != 0 {
+            // 6.2: text that continues is asked for with an empty request.
+            self.text_len = gathered.len();
+            return self.send(false, text);
+        }
+        self.text_len = 0;
+        self.negotiate(gathered, text)?;
+        if header.flags & flag::TRANSIT == 0 {
+            return self.send(true, text);
+        }
+        match self.stage {
+            Stage::Operational => Ok(Step::Done),
+            Stage::Security => {
+                self.stage = Stage::Operational;
+                propose(text);
+                self.send(true, text)
+            }
+        }
+    }
+
+    fn send(&mut self, transit: bool, text: &Writer<'_>) -> Result<Step, Reason> {
+        if text.overflowed() {
+            return Err(Reason::Protocol(Violation::Text));
+        }
+        self.requests = self.requests.saturating_add(1);
+        if self.requests > MAX_REQUESTS {
+            return Err(Reason::Protocol(Violation::EndlessLogin));
+        }
+        self.transit = transit;
+        let next = if transit {
+            flag::TRANSIT | self.stage.next_code()
+        } else {
+            0
+        };
+        Ok(Step::Send {
+            flags: next | self.stage.code() << 2,
+        })
+    }
+
+    /// Reads the target's keys and writes what must be answered.
+    fn negotiate(&mut self, gathered: &[u8], text: &mut Writer<'_>) -> Result<(), Reason> {
+        for pair in Pairs::new(gathered) {
+            let (name, value) = pair.map_err(|_| Reason::Protocol(Violation::Text))?;
+            match KEYS.iter().position(|key| key.name == name) {
+                Some(index) => self.take(index, value)?,
+                None => self.take_other(name, value, text)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to a key that we proposed.
+    fn take(&mut self, index: usize, value: &str) -> Result<(), Reason> {
+        let Some(key) = KEYS.get(index) else {
+            return Ok(());
+        };
+        // 6.2: a key is negotiated once; before the operational stage none of these has been proposed.
+        let bit = 1u32
+            .checked_shl(u32::try_from(index).unwrap_or(0))
+            .unwrap_or(0);
+        if self.answered & bit != 0 || self.stage == Stage::Security {
+            return Err(Reason::Protocol(Violation::Text));
+        }
+        self.answered |= bit;
+        let Some(number) = judge(key.rule, value).map_err(|()| Reason::Negotiation(key.name))?
+        else {
+            return Ok(());
+        };
+        match key.name {
+            MAX_BURST => self.agreed.max_burst = number,
+            TIME2WAIT => self.agreed.time2wait_s = number.min(TIME2WAIT_MAX_S),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A key that the target brought up.
+    fn take_other(&mut self, name: &str, value: &str, text: &mut Writer<'_>) -> Result<(), Reason> {
+        match name {
+            "AuthMethod" if value != "None" => return Err(Reason::Authentication),
+            "AuthMethod" | "TargetAlias" | "TargetAddress" => {}
+            "TargetPortalGroupTag" => {
+                let tag = parse_number(value).filter(|tag| *tag <= 0xffff);
+                tag.ok_or(Reason::Negotiation("TargetPortalGroupTag"))?;
+            }
+            // 13.23: must be understood; this value asks for nothing.
+            "TaskReporting" => text.pair(name, "RFC3720"),
+            // 13.24: the lower level counts, and RFC 7143 is 1.
+            "iSCSIProtocolLevel" => text.pair(name, parse_number(value).unwrap_or(0).min(1)),
+            // 13.25: obsolete.
+            "IFMarker" | "OFMarker" | "IFMarkInt" | "OFMarkInt" => text.pair(name, "Reject"),
+            // 6.2: an answer to something that we never proposed would be answered for ever.
+            _ if matches!(value, "NotUnderstood" | "Reject" | "Irrelevant") => {}
+            _ => text.pair(name, "NotUnderstood"),
+        }
+        Ok(())
+    }
+}
+
+/// Proposes every operational key.
+fn propose(text: &mut Writer<'_>) {
+    for key in &KEYS {
+        match key.rule {
+            Rule::None => text.pair(key.name, "None"),
+            Rule::Boolean(ours) => text.pair(key.name, ours),
+            Rule::Minimum { ours, .. }
+            | Rule::Maximum { ours, .. }
+            | Rule::Declared { ours, .. } => {
+                text.pair(key.name, ours);
+            }
+        }
+    }
+}
+
+/// The number that an answer settles, if it settles one.
+fn judge(rule: Rule, value: &str) -> Result<Option<u32>, ()> {
+    // 6.2: these leave a key at its default, which is in order for every key but the digests.
+    if matches!(value, "Reject" | "Irrelevant" | "NotUnderstood") {
+        return if matches!(rule, Rule::None) {
+            Err(())
+        } else {
+            Ok(None)
+        };
+    }
+    let number = |least: u32, most: u32| {
+        parse_number(value)
+            .filter(|n| (least..=most).contains(n))
+            .map(Some)
+            .ok_or(())
+    };
+    match rule {
+        Rule::None => (value == "None").then_some(None).ok_or(()),
+        Rule::Boolean(_) => parse_boolean(value).map(|_| None).ok_or(()),
+        Rule::Minimum { ours, least } => number(least, ours),
+        Rule::Maximum { ours, most } => number(ours, most),
+        Rule::Declared { least, most, .. } => number(least, most),
+    }
+}
+
+#[cfg(test)]
+mod tests;

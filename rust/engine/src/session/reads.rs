@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The table of reads: which wait, which are at the target, which are done.
+
+use super::config::MAX_READS;
+use super::reason::ReadError;
+use super::transfer::Transfer;
+use super::ReadId;
+
+/// Connections on which one read may run into protocol errors before it fails: a target that answers one block wrongly
+/// every time must not keep all others waiting for ever.
+const MAX_STRIKES: u8 = 5;
+
+/// One read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) id: ReadId,
+    pub(super) lba_bytes: u64,
+    /// Bytes that were asked for.
+    pub(super) len: u32,
+    /// Bytes that earlier commands of this read have brought.
+    pub(super) base: u32,
+    /// The command that is at the target.
+    pub(super) transfer: Transfer,
+    /// Its tag.
+    pub(super) tag: u32,
+    /// When it was sent or last got a byte.
+    pub(super) since: u64,
+    /// How often it was issued again on this connection.
+    pub(super) retries: u8,
+    strikes: u8,
+    result: Result<(), ReadError>,
+}
+
+impl Slot {
+    const EMPTY: Self = Self {
+        id: ReadId(0),
+        lba_bytes: 0,
+        len: 0,
+        base: 0,
+        transfer: Transfer::exact(0),
+        tag: 0,
+        since: 0,
+        retries: 0,
+        strikes: 0,
+        result: Ok(()),
+    };
+}
+
+/// All reads of a session.
+///
+/// # Invariants
+///
+/// Each index is in exactly one of `free`, `sent`, `done` and the queue.
+#[derive(Debug)]
+pub(super) struct Reads {
+    slots: [Slot; MAX_READS],
+    free: u64,
+    sent: u64,
+    done: u64,
+    queue: Queue,
+}
+
+const _: () = assert!(MAX_READS == 64, "the sets are words of 64 bits");
+
+fn bit(index: usize) -> u64 {
+    u32::try_from(index)
+        .ok()
+        .and_then(|i| 1u64.checked_shl(i))
+        .unwrap_or(0)
+}
+
+fn lowest(set: u64) -> Option<usize> {
+    let index = usize::try_from(set.trailing_zeros()).ok()?;
+    (index < MAX_READS).then_some(index)
+}
+
+impl Reads {
+    pub(super) const fn new() -> Self {
+        Self {
+            slots: [Slot::EMPTY; MAX_READS],
+            free: u64::MAX,
+            sent: 0,
+            done: 0,
+            queue: Queue::new(),
+        }
+    }
+
+    /// Adds a read. `None` if the table is full or the name is taken.
+    pub(super) fn add(&mut self, id: ReadId, lba_bytes: u64, len: u32) -> Option<()> {
+        let taken = self
+            .slots
+            .iter()
+            .enumerate()
+            .any(|(i, s)| self.free & bit(i) == 0 && s.id == id);
+        let index = lowest(self.free).filter(|_| !taken)?;
+        *self.slots.get_mut(index)? = Slot {
+            id,
+            lba_bytes,
+            len,
+            ..Slot::EMPTY
+        };
+        self.free &= !bit(index);
+        self.queue.push_back(index);
+        Some(())
+    }
+
+    /// Reads that were submitted and not yet handed back.
+    pub(super) const fn outstanding(&self) -> usize {
+        self.free.count_zeros() as usize
+    }
+
+    /// Commands at the target.
+    pub(super) const fn sent(&self) -> usize {
+        self.sent.count_ones() as usize
+    }
+
+    /// Whether reads wait to be sent.
+    pub(super) const fn waiting(&self) -> bool {
+        self.queue.len != 0
+    }
+
+    pub(super) fn slot(&self, index: usize) -> Option<&Slot> {
+        self.slots.get(index)
+    }
+
+    pub(super) fn slot_mut(&mut self, index: usize) -> Option<&mut Slot> {
+        self.slots.get_mut(index)
+    }
+
+    /// The read that waits longest; the caller sends it, finishes it or puts it back.
+    pub(super) fn take(&mut self) -> Option<usize> {
+        self.queue.pop_front()
+    }
+
+    /// A read that was taken is at the target from now on.
+    pub(super) fn mark_sent(&mut self, index: usize) {
+        self.sent |= bit(index);
+    }
+
+    /// The read whose command has this tag, if it is at the target.
+    pub(super) fn find(&self, index: usize, tag: u32) -> Option<&Slot> {
+        let slot = self.slots.get(index)?;
+        (self.sent & bit(index) != 0 && slot.tag == tag).then_some(slot)
+    }
+
+    /// Puts a read to the front of the queue; its next command is the one that starts at `base`.
+    pub(super) fn put_back(&mut self, index: usize) {
+        self.sent &= !bit(index);
+        self.queue.push_front(index);
+    }
+
+    /// A read has ended.
+    pub(super) fn finish(&mut self, index: usize, result: Result<(), ReadError>) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.result = result;
+            self.sent &= !bit(index);
+            self.done |= bit(index);
+        }
+    }
+
+    /// Hands a finished read back.
+    pub(super) fn pop_done(&mut self) -> Option<(ReadId, Result<(), ReadError>)> {
+        let index = lowest(self.done)?;
+        self.done &= !bit(index);
+        self.free |= bit(index);
+        let slot = self.slots.get(index)?;
+        Some((slot.id, slot.result))
+    }
+
+    /// The connection ended because of the command of this read: after some times of it the read fails.
+    pub(super) fn strike(&mut self, index: usize) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        slot.strikes = slot.strikes.saturating_add(1);
+        if slot.strikes >= MAX_STRIKES && self.sent & bit(index) != 0 {
+            self.finish(index, Err(ReadError::Protocol));
+        }
+    }
+
+    /// The connection is gone: everything that is not done starts over, and nothing received is kept.
+    pub(super) fn start_over(&mut self) {
+        while let Some(index) = lowest(self.sent) {
+            self.put_back(index);
+        }
+        for slot in &mut self.slots {
+            slot.base = 0;
+            slot.retries = 0;
+            slot.transfer = Transfer::exact(0);
+        }
+    }
+
+    /// When the command that has waited longest for a byte got its last one.
+    pub(super) fn oldest(&self) -> Option<(usize, u64)> {
+        let sent = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| self.sent & bit(*i) != 0);
+        sent.map(|(i, s)| (i, s.since))
+            .min_by_key(|(_, since)| *since)
+    }
+}
+
+/// Indices in order. It has room for all, so it never overflows as long as each is in it once.
+#[derive(Debug)]
+struct Queue {
+    entries: [u8; MAX_READS],
+    head: usize,
+    len: usize,
+}
+
+impl Queue {
+    const fn new() -> Self {
+        Self {
+            entries: [0; MAX_READS],
+            head: 0,
+            len: 0,
+        }
+    }
+
+    fn push_back(&mut self, index: usize) {
+        let at = (self.head.wrapping_add(self.len)) % MAX_READS;
+        self.put(at, index);
+    }
+
+    fn push_front(&mut self, index: usize) {
+        self.head = self.head.wrapping_add(MAX_READS).wrapping_sub(1) % MAX_READS;
+        self.put(self.head, index);
+    }
+
+    fn put(&mut self, at: usize, index: usize) {
+        if let (Some(entry), Ok(index)) = (self.entries.get_mut(at), u8::try_from(index)) {
+            *entry = index;
+            self.len = self.len.saturating_add(1).min(MAX_READS);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<usize> {
+        self.len = self.len.checked_sub(1)?;
+        let index = self.entries.get(self.head).copied();
+        self.head = self.head.wrapping_add(1) % MAX_READS;
+        index.map(usize::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_go_round_in_order() {
+        let mut reads = Reads::new();
+        for i in 0..64 {
+            assert!(reads.add(ReadId(i), 0, 512).is_some());
+        }
+        assert!(reads.add(ReadId(64), 0, 512).is_none());
+        assert_eq!(reads.outstanding(), 64);
+        for i in 0..64 {
+            assert_eq!(reads.take(), Some(i));
+            reads.mark_sent(i);
+        }
+        assert_eq!((reads.take(), reads.sent()), (None, 64));
+        reads.finish(7, Ok(()));
+        assert_eq!(reads.pop_done(), Some((ReadId(7), Ok(()))));
+        assert_eq!((reads.pop_done(), reads.outstanding()), (None, 63));
+        assert!(reads.add(ReadId(8), 0, 512).is_none(), "the name is taken");
+        assert!(reads.add(ReadId(7), 0, 512).is_some());
+        reads.start_over();
+        let mut seen = 0u64;
+        while let Some(index) = reads.take() {
+            seen |= bit(index);
+        }
+        assert_eq!((seen, reads.sent()), (u64::MAX, 0));
+    }
+
+    #[test]
+    fn a_tag_is_found_only_while_its_command_is_at_the_target() {
+        let mut reads = Reads::new();
+        reads.add(ReadId(3), 0, 512).unwrap();
+        let index = reads.take().unwrap();
+        reads.slot_mut(index).unwrap().tag = 77;
+        assert!(reads.find(index, 77).is_none());
+        reads.mark_sent(index);
+        assert!(reads.find(index, 77).is_some());
+        assert!(reads.find(index, 78).is_none());
+        reads.finish(index, Ok(()));
+        assert!(reads.find(index, 77).is_none());
+    }
+
+    #[test]
+    fn a_read_that_breaks_connection_after_connection_fails() {
+        let mut reads = Reads::new();
+        reads.add(ReadId(3), 0, 512).unwrap();
+        for _ in 1..MAX_STRIKES {
+            let index = reads.take().unwrap();
+            reads.mark_sent(index);
+            reads.strike(index);
+            reads.start_over();
+            assert_eq!(reads.pop_done(), None);
+        }
+        let index = reads.take().unwrap();
+        reads.mark_sent(index);
+        reads.strike(index);
+        assert_eq!(
+            reads.pop_done(),
+            Some((ReadId(3), Err(ReadError::Protocol)))
+        );
+    }
+}

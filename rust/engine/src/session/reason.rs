@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Why a connection was dropped, and why a read failed.
+
+use core::fmt;
+
+use imgstream_proto::iscsi::sense::Sense;
+
+/// A rule of RFC 7143 that the target broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A PDU that has no place here, by operation code (section 7.13).
+    Unexpected(u8),
+    /// Additional header segments, which nothing that was negotiated allows (7.7).
+    AdditionalHeaders,
+    /// A data segment longer than what we declared, or than its PDU can use (13.12).
+    SegmentTooLong(u32),
+    /// A tag that is not outstanding for this kind of PDU (11.2.1.8).
+    UnknownTag(u32),
+    /// StatSN skipped or repeated: a status was lost (4.2.2.2).
+    StatSn {
+        /// What should have come.
+        expected: u32,
+        /// What came.
+        found: u32,
+    },
+    /// DataSN of a Data-In is not the next one (11.7.5).
+    DataSn,
+    /// A Data-In that does not continue where the last one ended (11.7.6, 13.18, 13.19).
+    DataOffset,
+    /// A Data-In that reaches beyond what was asked for (11.7.6).
+    DataRange,
+    /// A Data-In with A, or with S but not F (11.7.2, 11.7.3).
+    DataFlags,
+    /// Status GOOD, but not every byte came exactly once (11.4.5).
+    ShortRead {
+        /// Bytes asked for.
+        expected: u32,
+        /// Bytes received.
+        received: u32,
+    },
+    /// Residual count and received bytes contradict each other (11.4.5).
+    Residual,
+    /// ExpDataSN and the number of Data-In PDUs contradict each other (11.4.8).
+    ExpDataSn,
+    /// The service response is not "command completed" (11.4.3).
+    Response(u8),
+    /// A status that no read can have (11.4.2).
+    Status(u8),
+    /// The answer to our ping carries data that we did not send, or asks for an answer (11.19).
+    Echo,
+    /// More pings than can be answered.
+    PingFlood,
+    /// Answer to a request that was not sent whole yet.
+    Early,
+    /// Login: stage or transition is not what was asked for (11.13.2, 6.3).
+    Stage,
+    /// Login: version other than 0 (11.13.4).
+    Version,
+    /// Login: no session handle at the end (11.13.6).
+    NoSessionHandle,
+    /// Login: text is malformed (6.1), too long, or has a key twice (6.2).
+    Text,
+    /// Login: too many steps.
+    EndlessLogin,
+    /// The data of an identity command makes no sense.
+    Malformed,
+}
+
+/// What differs from the image that is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// No such logical unit, or it is no disk.
+    NoUnit,
+    /// Another size, or a block size nothing can be done with.
+    Capacity {
+        /// Bytes that should be there; 0 if that is not known.
+        expected: u64,
+        /// Bytes that are; 0 if the answer is unusable.
+        found: u64,
+    },
+    /// Another designator.
+    Designator,
+    /// The trailer differs.
+    Trailer,
+    /// A canary block differs.
+    Canary {
+        /// Its number.
+        block: u64,
+    },
+}
+
+/// Why a connection was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The connection ended, or could not be made.
+    Lost,
+    /// The target broke the protocol.
+    Protocol(Violation),
+    /// The target refused the login: status class and detail (11.13.5).
+    Refused {
+        /// 1 redirection, 2 initiator's error, 3 target's error.
+        class: u8,
+        /// More about it.
+        detail: u8,
+    },
+    /// The target wants another authentication than none.
+    Authentication,
+    /// A key was answered in a way that cannot be accepted; which one.
+    Negotiation(&'static str),
+    /// Login or identity check took too long.
+    LoginTimeout,
+    /// Nothing came for too long, not even an answer to a ping.
+    Silent,
+    /// The target lives, but reads do not get on.
+    NoProgress,
+    /// The target takes no commands.
+    WindowClosed,
+    /// The logical unit stays not ready.
+    NotReady(Sense),
+    /// A condition was reported again and again.
+    Condition(Sense),
+    /// What the logical unit is may have changed; it has to be looked at again.
+    Changed(Sense),
+    /// Somebody else has reserved the logical unit.
+    Reserved,
+    /// The target rejected a PDU (11.17.1).
+    Rejected(u8),
+    /// The target announced that it ends the connection, or asked us to (11.9.1).
+    Announced(u8),
+    /// This is not the image that was expected.
+    WrongImage(Mismatch),
+    /// We logged out.
+    LoggedOut,
+}
+
+impl Reason {
+    /// Whether only a person can help, so that frequent retries are of no use.
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            // Class 3 is the target's trouble and may pass; class 2 is about us (11.13.5).
+            Self::Refused { class, .. } => *class != 3,
+            Self::Authentication | Self::Negotiation(_) | Self::Reserved | Self::WrongImage(_) => {
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Why a read failed for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// The target cannot read its medium there.
+    Medium(Sense),
+    /// The target's hardware failed.
+    Hardware(Sense),
+    /// The target refuses this read.
+    Refused(Sense),
+    /// The read reaches beyond the end, or does not fit the unit's blocks.
+    Range,
+    /// The target answered this read wrongly, on several connections in a row.
+    Protocol,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unexpected(opcode) => write!(
+                f,
+                "a PDU with operation code {opcode:#04x} has no place here"
+            ),
+            Self::AdditionalHeaders => f.write_str("additional headers that were not negotiated"),
+            Self::SegmentTooLong(bytes) => write!(f, "a data segment of {bytes} bytes is too long"),
+            Self::UnknownTag(tag) => write!(f, "tag {tag:#010x} is not outstanding"),
+            Self::StatSn { expected, found } => {
+                write!(f, "StatSN is {found} instead of {expected}")
+            }
+            Self::DataSn => f.write_str("a Data-In PDU was skipped or repeated"),
+            Self::DataOffset => f.write_str("data does not continue where it ended"),
+            Self::DataRange => f.write_str("data reaches beyond what was asked for"),
+            Self::DataFlags => f.write_str("flags of a Data-In PDU contradict each other"),
+            Self::ShortRead { expected, received } => {
+                write!(
+                    f,
+                    "a read of {expected} bytes was reported good with {received} bytes"
+                )
+            }
+            Self::Residual => f.write_str("residual count and data contradict each other"),
+            Self::ExpDataSn => {
+                f.write_str("ExpDataSN and the number of Data-In PDUs contradict each other")
+            }
+            Self::Response(code) => write!(f, "service response {code:#04x}"),
+            Self::Status(code) => write!(f, "SCSI status {code:#04x}"),
+            Self::Echo => f.write_str("a ping was answered with something else"),
+            Self::PingFlood => f.write_str("more pings than can be answered"),
+            Self::Early => f.write_str("an answer came before the request was sent"),
+            Self::Stage => f.write_str("login stage is not the one asked for"),
+            Self::Version => f.write_str("the version of the protocol is not 0"),
+            Self::NoSessionHandle => f.write_str("the login ended without a session handle"),
+            Self::Text => f.write_str("login text is malformed"),
+            Self::EndlessLogin => f.write_str("the login does not come to an end"),
+            Self::Malformed => {
+                f.write_str("the logical unit describes itself in a way that makes no sense")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoUnit => f.write_str("the logical unit is not there"),
+            Self::Capacity { found: 0, .. } => f.write_str("its size is unusable"),
+            Self::Capacity { expected, found } => {
+                write!(f, "it has {found} bytes instead of {expected}")
+            }
+            Self::Designator => f.write_str("its designator (page 0x83) is another one"),
+            Self::Trailer => f.write_str("its trailer is another one"),
+            Self::Canary { block } => write!(f, "its block {block} has other contents"),
+        }
+    }
+}
+
+/// Sense data as people look it up: key/code/qualifier.
+struct Code(Sense);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "sense {:x}/{:02x}/{:02x}",
+            self.0.key, self.0.asc, self.0.ascq
+        )
+    }
+}
+
+/// What a login status means (RFC 7143 section 11.13.5), where more can be said than its number.
+const fn login_status(class: u8, detail: u8) -> &'static str {
+    match (class, detail) {
+        (1, _) => "the target has moved, and redirection is not followed",
+        (2, 0x01) => "authentication failed",
+        (2, 0x02) => "this initiator may not use the target",
+        (2, 0x03) => "no such target",
+        (2, 0x04) => "the target was removed",
+        (2, 0x05) => "no common version of the protocol",
+        (2, 0x06) => "too many connections",
+        (2, 0x07) => "a parameter is missing",
+        (2, 0x08) => "the session cannot take this connection",
+        (2, 0x09) => "this type of session is not supported",
+        (2, 0x0a) => "no such session",
+        (2, 0x0b) => "the request was not valid during login",
+        (2, _) => "the initiator made an error",
+        (3, 0x01) => "the service is not available",
+        (3, 0x02) => "the target is out of resources",
+        (3, _) => "the target has an error",
+        _ => "the status is unknown",
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost => f.write_str("connection lost"),
+            Self::Protocol(violation) => write!(f, "protocol error of the target: {violation}"),
+            Self::Refused { class, detail } => {
+                write!(
+                    f,
+                    "login refused: {} (status {class:#04x}{detail:02x})",
+                    login_status(*class, *detail)
+                )
+            }
+            Self::Authentication => f.write_str("login refused: the target wants authentication"),
+            Self::Negotiation(key) => write!(
+                f,
+                "login failed: the target's answer to {key} cannot be accepted"
+            ),
+            Self::LoginTimeout => f.write_str("login took too long"),
+            Self::Silent => f.write_str("the target is silent"),
+            Self::NoProgress => f.write_str("the target does not answer reads"),
+            Self::WindowClosed => f.write_str("the target takes no commands"),
+            Self::NotReady(sense) => write!(f, "the logical unit is not ready ({})", Code(*sense)),
+            Self::Condition(sense) => write!(
+                f,
+                "the logical unit keeps reporting a condition ({})",
+                Code(*sense)
+            ),
+            Self::Changed(sense) => {
+                write!(f, "the logical unit reports a change ({})", Code(*sense))
+            }
+            Self::Reserved => f.write_str("the logical unit is reserved by somebody else"),
+            Self::Rejected(reason) => write!(f, "the target rejected a PDU (reason {reason:#04x})"),
+            Self::Announced(event) => write!(f, "the target ends the connection (event {event})"),
+            Self::WrongImage(mismatch) => write!(f, "wrong image behind the portal: {mismatch}"),
+            Self::LoggedOut => f.write_str("logged out"),
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Medium(sense) => {
+                write!(f, "the target cannot read its medium ({})", Code(*sense))
+            }
+            Self::Hardware(sense) => write!(f, "the target's hardware failed ({})", Code(*sense)),
+            Self::Refused(sense) => write!(f, "the target refuses the read ({})", Code(*sense)),
+            Self::Range => f.write_str("the read does not lie within the logical unit"),
+            Self::Protocol => f.write_str("the target answered the read wrongly several times"),
+        }
+    }
+}

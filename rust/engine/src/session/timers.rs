@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Time: what is waited for, and for how long. A slow link is not a dead one, so everything but the login is measured
+//! from the last byte that came.
+
+use core::ops::DerefMut;
+
+use super::config::MAX_READS;
+use super::reason::Reason;
+use super::send::Ping;
+use super::{Session, Stage};
+
+/// First pause after BUSY, and the longest.
+const BUSY_MS: (u64, u64) = (50, 5_000);
+
+/// How many commands may be at the target: fewer after BUSY or TASK SET FULL, growing again with every success.
+#[derive(Debug)]
+pub(super) struct Flow {
+    depth: usize,
+    pause_ms: u64,
+    hold_until: u64,
+}
+
+impl Flow {
+    pub(super) const fn new() -> Self {
+        Self {
+            depth: MAX_READS,
+            pause_ms: 0,
+            hold_until: 0,
+        }
+    }
+
+    pub(super) const fn may_send(&self, now: u64, sent: usize) -> bool {
+        now >= self.hold_until && sent < self.depth
+    }
+
+    /// The target is overloaded. Answers that come while the pause lasts belong to the same overload.
+    pub(super) fn busy(&mut self, now: u64) {
+        if now < self.hold_until {
+            return;
+        }
+        self.depth = (self.depth / 2).max(1);
+        self.pause_ms = self.pause_ms.saturating_mul(2).clamp(BUSY_MS.0, BUSY_MS.1);
+        self.hold(now, self.pause_ms);
+    }
+
+    pub(super) fn hold(&mut self, now: u64, pause_ms: u64) {
+        self.hold_until = self.hold_until.max(now.saturating_add(pause_ms));
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.depth = self.depth.saturating_add(1).min(MAX_READS);
+        self.pause_ms /= 2;
+    }
+
+    fn deadline(&self, now: u64) -> Option<u64> {
+        (self.hold_until > now).then_some(self.hold_until)
+    }
+}
+
+/// When things happened last.
+#[derive(Debug)]
+pub(super) struct Clock {
+    start: u64,
+    ready: Option<u64>,
+    step: u64,
+    received: u64,
+    pinged: u64,
+    progress: u64,
+    closed: Option<u64>,
+}
+
+impl Clock {
+    pub(super) const fn new() -> Self {
+        Self {
+            start: 0,
+            ready: None,
+            step: 0,
+            received: 0,
+            pinged: 0,
+            progress: 0,
+            closed: None,
+        }
+    }
+
+    /// A connection begins.
+    pub(super) fn start(&mut self, now: u64) {
+        *self = Self {
+            start: now,
+            ready: None,
+            step: now,
+            received: now,
+            pinged: now,
+            progress: now,
+            closed: None,
+        };
+    }
+
+    pub(super) fn ready(&mut self, now: u64) {
+        self.ready = Some(now);
+    }
+
+    /// How long the connection has been ready.
+    pub(super) fn since_ready(&self, now: u64) -> u64 {
+        self.ready.map_or(0, |ready| now.saturating_sub(ready))
+    }
+
+    pub(super) fn restart_step(&mut self, now: u64) {
+        self.step = now;
+    }
+
+    pub(super) fn received(&mut self, now: u64) {
+        self.received = now;
+    }
+
+    fn progress(&mut self, now: u64) {
+        self.progress = now;
+    }
+
+    /// A command is sent while `sent` others are at the target: waiting for progress begins with the first.
+    pub(super) fn command_sent(&mut self, now: u64, sent: usize) {
+        if sent == 0 {
+            self.progress = now;
+        }
+    }
+
+    /// Whether the target's closed window is all that keeps reads back.
+    pub(super) fn window_closed(&mut self, now: u64, blocked: bool) {
+        self.closed = if blocked {
+            self.closed.or(Some(now))
+        } else {
+            None
+        };
+    }
+
+    fn alive(&self) -> u64 {
+        self.received.max(self.pinged)
+    }
+}
+
+impl<B: DerefMut<Target = [u8]>> Session<B> {
+    /// A read got bytes.
+    pub(super) fn progress(&mut self, index: usize) {
+        self.clock.progress(self.now);
+        if let Some(slot) = self.reads.slot_mut(index) {
+            slot.since = self.now;
+        }
+    }
+
+    /// Time has passed. To be called when [`Self::deadline`] is over; calling it more often does no harm.
+    pub fn tick(&mut self, now_ms: u64) {
+        self.set_now(now_ms);
+        if let Some(reason) = self.overdue() {
+            self.end(reason);
+        } else if self.stage == Stage::Ready
+            && self.send.ping == Ping::None
+            && self.over(self.ping_at())
+        {
+            self.send.ping = Ping::Due;
+            self.clock.pinged = self.now;
+        }
+    }
+
+    fn over(&self, time: u64) -> bool {
+        self.now >= time
+    }
+
+    /// Why the connection has to end by now.
+    fn overdue(&self) -> Option<Reason> {
+        let limits = self.limits();
+        limits
+            .into_iter()
+            .flatten()
+            .find(|(time, _)| self.over(*time))
+            .map(|(_, reason)| reason)
+    }
+
+    /// Times at which the connection ends unless something happens before.
+    fn limits(&self) -> [Option<(u64, Reason)>; 4] {
+        let timing = &self.config.timing;
+        let after = |start: u64, wait: u64, reason| Some((start.saturating_add(wait), reason));
+        match self.stage {
+            Stage::Down => [None; 4],
+            Stage::Login => [
+                after(self.clock.start, timing.login, Reason::LoginTimeout),
+                None,
+                None,
+                None,
+            ],
+            Stage::Identify => [
+                after(self.clock.step, timing.login, Reason::LoginTimeout),
+                None,
+                None,
+                None,
+            ],
+            Stage::Logout => [
+                after(self.clock.step, timing.logout, self.send.logout_reason),
+                None,
+                None,
+                None,
+            ],
+            Stage::Ready => {
+                let pinged = self.send.ping != Ping::None;
+                let oldest = self.reads.oldest();
+                [
+                    pinged.then_some(()).and_then(|()| {
+                        after(self.clock.alive(), timing.ping_answer, Reason::Silent)
+                    }),
+                    oldest.and_then(|_| {
+                        after(self.clock.progress, timing.progress, Reason::NoProgress)
+                    }),
+                    oldest.and_then(|(_, since)| after(since, timing.starved, Reason::NoProgress)),
+                    self.clock
+                        .closed
+                        .and_then(|since| after(since, timing.window, Reason::WindowClosed)),
+                ]
+            }
+        }
+    }
+
+    fn ping_at(&self) -> u64 {
+        self.clock
+            .alive()
+            .saturating_add(self.config.timing.ping_idle)
+    }
+
+    /// When [`Self::tick`] is to be called next, on the clock of all other calls.
+    pub fn deadline(&self) -> Option<u64> {
+        let limits = self.limits().into_iter().flatten().map(|(time, _)| time);
+        let ping =
+            (self.stage == Stage::Ready && self.send.ping == Ping::None).then(|| self.ping_at());
+        let hold = match self.stage {
+            Stage::Ready if self.reads.waiting() => self.flow.deadline(self.now),
+            Stage::Identify => self.identify.deadline(self.now),
+            _ => None,
+        };
+        limits.chain(ping).chain(hold).min()
+    }
+}

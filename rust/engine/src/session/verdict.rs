@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the status of a command means for it: one table for reads and for the commands of the identity check.
+
+use imgstream_proto::iscsi::sense::{key, status, Sense};
+
+use super::reason::{Mismatch, ReadError, Reason, Violation};
+
+/// What to do with a command that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It succeeded, if every byte came.
+    Good,
+    /// Issue it again at once.
+    Retry(Reason),
+    /// The target is overloaded: issue it again later, and fewer at a time.
+    Busy,
+    /// The unit is not ready: issue it again after a pause.
+    NotReady(Reason),
+    /// It failed; try a few times, then tell the reader.
+    Failed(ReadError),
+    /// The connection is of no use any more.
+    Drop(Reason),
+}
+
+/// Judges a SCSI status with its sense data.
+pub(super) fn judge(code: u8, sense: Option<Sense>) -> Verdict {
+    match code {
+        status::GOOD => Verdict::Good,
+        status::CHECK_CONDITION => judge_sense(sense),
+        status::BUSY | status::TASK_SET_FULL => Verdict::Busy,
+        status::RESERVATION_CONFLICT => Verdict::Drop(Reason::Reserved),
+        status::TASK_ABORTED | status::ACA_ACTIVE => {
+            Verdict::Retry(Reason::Condition(Sense::default()))
+        }
+        other => Verdict::Drop(Reason::Protocol(Violation::Status(other))),
+    }
+}
+
+/// Judges CHECK CONDITION. Sense data that is missing or unreadable tells nothing, so the command is tried again.
+fn judge_sense(sense: Option<Sense>) -> Verdict {
+    let Some(sense) = sense else {
+        return Verdict::Retry(Reason::Condition(Sense::default()));
+    };
+    if sense.deferred {
+        // It belongs to an earlier command; this one was not executed (SPC).
+        return Verdict::Retry(Reason::Condition(sense));
+    }
+    match sense.key {
+        // RECOVERED ERROR: the command succeeded and its data is good.
+        key::RECOVERED => Verdict::Good,
+        key::NOT_READY => Verdict::NotReady(Reason::NotReady(sense)),
+        key::MEDIUM => Verdict::Failed(ReadError::Medium(sense)),
+        key::HARDWARE => Verdict::Failed(ReadError::Hardware(sense)),
+        key::ILLEGAL_REQUEST => judge_illegal(sense),
+        key::UNIT_ATTENTION => judge_attention(sense),
+        key::NO_SENSE | key::ABORTED => Verdict::Retry(Reason::Condition(sense)),
+        _ => Verdict::Failed(ReadError::Refused(sense)),
+    }
+}
+
+fn judge_illegal(sense: Sense) -> Verdict {
+    match sense.asc {
+        // LOGICAL UNIT NOT SUPPORTED: gone, perhaps on its way to another place.
+        0x25 => Verdict::Drop(Reason::WrongImage(Mismatch::NoUnit)),
+        // LOGICAL BLOCK ADDRESS OUT OF RANGE, for an address below the size that was reported: the size changed.
+        0x21 => Verdict::Drop(Reason::Changed(sense)),
+        _ => Verdict::Failed(ReadError::Refused(sense)),
+    }
+}
+
+fn judge_attention(sense: Sense) -> Verdict {
+    match (sense.asc, sense.ascq) {
+        // 29/xx: power on or reset. 2A/01: mode parameters changed. Nothing that we rely on.
+        (0x29, _) | (0x2a, 0x01) => Verdict::Retry(Reason::Condition(sense)),
+        // 28/00 medium may have changed, 2A/09 capacity changed, 3F/03 INQUIRY data changed, 3F/0E LUNs changed, ...
+        _ => Verdict::Drop(Reason::Changed(sense)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sense(key: u8, asc: u8, ascq: u8) -> Option<Sense> {
+        Some(Sense {
+            key,
+            asc,
+            ascq,
+            deferred: false,
+        })
+    }
+
+    #[test]
+    fn every_kind_of_status_has_its_verdict() {
+        let check = |s: Option<Sense>| judge(status::CHECK_CONDITION, s);
+        assert_eq!(judge(status::GOOD, sense(3, 0, 0)), Verdict::Good);
+        assert_eq!(judge(status::BUSY, None), Verdict::Busy);
+        assert_eq!(judge(status::TASK_SET_FULL, None), Verdict::Busy);
+        assert_eq!(
+            judge(status::RESERVATION_CONFLICT, None),
+            Verdict::Drop(Reason::Reserved)
+        );
+        assert!(matches!(
+            judge(status::TASK_ABORTED, None),
+            Verdict::Retry(_)
+        ));
+        assert_eq!(
+            judge(0x77, None),
+            Verdict::Drop(Reason::Protocol(Violation::Status(0x77)))
+        );
+        assert!(matches!(check(None), Verdict::Retry(_)));
+        assert_eq!(check(sense(1, 0x17, 1)), Verdict::Good);
+        assert!(matches!(check(sense(2, 4, 1)), Verdict::NotReady(_)));
+        assert!(matches!(
+            check(sense(3, 0x11, 0)),
+            Verdict::Failed(ReadError::Medium(_))
+        ));
+        assert!(matches!(
+            check(sense(4, 0x44, 0)),
+            Verdict::Failed(ReadError::Hardware(_))
+        ));
+        assert_eq!(
+            check(sense(5, 0x25, 0)),
+            Verdict::Drop(Reason::WrongImage(Mismatch::NoUnit))
+        );
+        assert!(matches!(
+            check(sense(5, 0x21, 0)),
+            Verdict::Drop(Reason::Changed(_))
+        ));
+        assert!(matches!(
+            check(sense(5, 0x24, 0)),
+            Verdict::Failed(ReadError::Refused(_))
+        ));
+        assert!(matches!(check(sense(6, 0x29, 1)), Verdict::Retry(_)));
+        assert!(matches!(check(sense(6, 0x2a, 1)), Verdict::Retry(_)));
+        for (asc, ascq) in [(0x28, 0), (0x2a, 9), (0x3f, 3), (0x3f, 0xe)] {
+            assert!(matches!(
+                check(sense(6, asc, ascq)),
+                Verdict::Drop(Reason::Changed(_))
+            ));
+        }
+        assert!(matches!(check(sense(0xb, 0x4e, 0)), Verdict::Retry(_)));
+        assert!(matches!(
+            check(sense(7, 0x27, 0)),
+            Verdict::Failed(ReadError::Refused(_))
+        ));
+    }
+
+    #[test]
+    fn a_deferred_error_is_not_about_this_command() {
+        let deferred = Some(Sense {
+            key: 3,
+            asc: 0x11,
+            ascq: 0,
+            deferred: true,
+        });
+        assert!(matches!(
+            judge(status::CHECK_CONDITION, deferred),
+            Verdict::Retry(_)
+        ));
+    }
+}
