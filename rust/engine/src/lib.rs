@@ -22,6 +22,7 @@ pub mod map;
 pub mod pair;
 pub mod plan;
 pub mod round;
+pub mod session;
 pub mod settle;
 pub mod stage;
 pub mod state;
