@@ -23,7 +23,7 @@ class System:
     name: str
     suite: str
     hostname: str
-    kernel: str  # a kernel package, or a pattern that ends in '*' (newest match)
+    kernel: str  # a kernel package; with imgstream it is the kernel that the module is built for
     packages: tuple
     disk_mib: int
     # GRUB of Debian 12 cannot read the two newest ext4 features.
@@ -55,8 +55,6 @@ BASE = (
 ).split()
 TARGET_EXTRA = "python3 perl git rsync man-db curl openssh-client".split()
 
-KERNEL_TARGET = os.environ.get("IMGSTREAM_KERNEL_PACKAGE", "linux-image-7.2.*+deb13-amd64")
-
 
 def _source(name, disk_mib, users_mib, far_mib, kernel):
     return System(
@@ -68,7 +66,7 @@ def _source(name, disk_mib, users_mib, far_mib, kernel):
 
 def _target(name, disk_mib, packages):
     return System(
-        name=name, suite="trixie", hostname="imgtarget", kernel=KERNEL_TARGET,
+        name=name, suite="trixie", hostname="imgtarget", kernel="",
         packages=tuple(packages), disk_mib=disk_mib, has_imgstream=True,
     )
 

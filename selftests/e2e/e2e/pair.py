@@ -40,11 +40,11 @@ class Pair:
 
 
 def _target(system, work, log):
-    kernel = rootfs.kernel_package(system.kernel).removeprefix("linux-image-")
+    kernel = rootfs.kernel_package(system).removeprefix("linux-image-")
     place = payload.staged(work, kernel)
 
     def publish(image, published):
-        run(payload.imgstreamctl(), "prepare", image, "-o", published)
+        run(payload.imgstreamctl(), "prepare", image, "--out", published)
 
     return build.prepare(
         system, log, extra=[payload.key_of_tree(place), key_of(inspect.getsource(payload))],

@@ -2,12 +2,11 @@
 """Trees of installed Debian systems, made by mmdebstrap and set up for a serial console."""
 
 import os
-import re
 import shutil
 import uuid
 from pathlib import Path
 
-from .config import CACHE
+from .config import CACHE, REPO
 from .shell import Failed, in_tree, key_of, run
 
 AUTOLOGIN = """[Service]
@@ -61,38 +60,21 @@ def root_uuid(system):
     return str(uuid.uuid5(uuid.NAMESPACE_URL, "imgstream-e2e/" + system.name))
 
 
-def _mirror():
-    """The package mirror that the build root itself came from."""
-    if os.environ.get("IMGSTREAM_MIRROR"):
-        return os.environ["IMGSTREAM_MIRROR"]
-    files = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
-    for file in files:
-        found = re.search(r"https?://[^\s]+/debian/?(?=\s)", file.read_text() if file.exists() else "")
-        if found:
-            return found.group(0)
-    raise Failed("no package mirror found in /etc/apt; set IMGSTREAM_MIRROR")
-
-
 def _apt_lines(system):
+    mirror = run(REPO / "scripts/mirror").strip()
     suites = [system.suite] + (["trixie-backports"] if system.suite == "trixie" else [])
-    return [f"deb {_mirror()} {suite} main" for suite in suites]
+    return [f"deb {mirror} {suite} main" for suite in suites]
 
 
-def kernel_package(pattern):
-    """The newest package that the pattern names, as the build root's apt sees it."""
-    if "*" not in pattern:
-        return pattern
-    regex = "^" + re.escape(pattern).replace(r"\*", "[0-9.]+") + "$"
-    names = run("apt-cache", "pkgnames", pattern.split("*")[0]).split()
-    found = sorted((n for n in names if re.match(regex, n)),
-                   key=lambda n: [int(x) for x in re.findall(r"\d+", n)])
-    if not found:
-        raise Failed(f"no package matches {pattern}: run apt-get update")
-    return found[-1]
+def kernel_package(system):
+    """The system's kernel: Debian's own, or the one that the module is built for."""
+    if not system.has_imgstream:
+        return system.kernel
+    return "linux-image-" + run(REPO / "scripts/kernel-release").split()[0]
 
 
 def packages(system):
-    kernel = kernel_package(system.kernel)
+    kernel = kernel_package(system)
     backport = ["linux-base/trixie-backports"] if system.suite == "trixie" else []
     return [*system.packages, *backport, kernel]
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A virtual computer: SeaBIOS, one disk, one network card, two serial ports."""
 
+import functools
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from .config import REPO
 from .serial import Serial
 from .shell import Failed, run
 
@@ -29,9 +31,10 @@ def raw_of(overlay_path, path):
     return path
 
 
+@functools.cache
 def accelerator():
-    """KVM where a guest really runs in it, else TCG (IMGSTREAM_ACCEL decides when set)."""
-    return os.environ.get("IMGSTREAM_ACCEL", "tcg,thread=multi")
+    """KVM where a guest really runs in it, else TCG."""
+    return run(REPO / "scripts/accel").split()[-1]
 
 
 class Vm:

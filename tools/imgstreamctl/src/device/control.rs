@@ -60,7 +60,7 @@ impl Control {
         let mut argument = Attach::new(disk.as_os_str().as_bytes()).ok_or_else(|| Error::Io {
             doing: "attaching",
             path: disk.to_path_buf(),
-            source: io::ErrorKind::InvalidFilename.into(),
+            source: io::ErrorKind::InvalidInput.into(),
         })?;
         let done = sys::control::<{ ioctl::ATTACH }, _>(&self.file, &mut argument);
         self.answer(done, argument.refusal)
