@@ -11,6 +11,7 @@ pub(crate) mod bio;
 pub(crate) mod blk;
 pub(crate) mod crypto;
 pub(crate) mod epoch;
+pub(crate) mod errno;
 pub(crate) mod misc;
 pub(crate) mod net;
 pub(crate) mod noio;

@@ -8,35 +8,85 @@
 //! C header: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h)
 
 use crate::bindings;
+use core::marker::PhantomData;
 use kernel::{
+    container_of,
     error::to_result,
+    fs::File,
     miscdevice::{
         MiscDevice,
-        MiscDeviceOptions, //
+        MiscDeviceOptions,
+        MiscDeviceRegistration, //
     },
     prelude::*,
-    types::Opaque, //
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    types::Opaque,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
 };
 
-/// The file operations of `kernel::miscdevice` for one type, with an owner.
-///
-/// # Invariants
-///
-/// `0` is what `MiscDeviceOptions::into_raw::<T>()` points to, but for `owner`, which is this module.
-pub(crate) struct FileOperations<T>(bindings::file_operations, core::marker::PhantomData<T>);
+/// What stands behind a device file; all open files share it.
+pub(crate) trait Control: Send + Sync + 'static {
+    /// An ioctl. Process context; may sleep.
+    fn ioctl(&self, number: u32, argument: Argument) -> Result;
+}
+
+/// The memory that an ioctl's argument points to.
+#[derive(Clone, Copy)]
+pub(crate) struct Argument(UserPtr);
+
+impl Argument {
+    /// Copies the caller's structure.
+    pub(crate) fn read(self, to: &mut [u8]) -> Result {
+        UserSlice::new(self.0, to.len()).reader().read_slice(to)
+    }
+
+    /// Copies a structure to the caller.
+    pub(crate) fn write(self, from: &[u8]) -> Result {
+        UserSlice::new(self.0, from.len()).writer().write_slice(from)
+    }
+}
+
+/// Makes a [`Control`] a `MiscDevice`. Private, so that [`Registration`] is the only way to register one.
+struct Adapter<C>(PhantomData<C>);
+
+#[vtable]
+impl<C: Control> MiscDevice for Adapter<C> {
+    type Ptr = Arc<C>;
+
+    fn open(_file: &File, misc: &MiscDeviceRegistration<Self>) -> Result<Arc<C>> {
+        let raw = misc.as_raw().cast::<Opaque<bindings::miscdevice>>();
+        // SAFETY: Only `Registration<C>` registers an `Adapter<C>`, so this is its `inner`; the C side keeps it registered
+        // while `open()` runs.
+        let registration = unsafe { &*container_of!(raw, Registration<C>, inner) };
+        Ok(registration.control.clone())
+    }
+
+    fn ioctl(control: ArcBorrow<'_, C>, _file: &File, number: u32, argument: usize) -> Result<isize> {
+        control.ioctl(number, Argument(UserPtr::from_addr(argument)))?;
+        Ok(0)
+    }
+}
+
+/// The file operations for one type of control, with this module as their owner.
+pub(crate) struct FileOperations<C>(bindings::file_operations, PhantomData<C>);
 
 // SAFETY: Never written after it was made.
-unsafe impl<T> Sync for FileOperations<T> {}
+unsafe impl<C> Sync for FileOperations<C> {}
 
-impl<T: MiscDevice> FileOperations<T> {
+impl<C: Control> FileOperations<C> {
     /// For a `static`: the C side uses them for as long as a file is open.
-    pub(crate) const fn new(name: &'static CStr) -> Self {
-        let raw = MiscDeviceOptions { name }.into_raw::<T>();
+    pub(crate) const fn new(owner: &ThisModule) -> Self {
+        let raw = MiscDeviceOptions { name: c"" }.into_raw::<Adapter<C>>();
         // SAFETY: `into_raw` makes `fops` point to a constant.
         let mut fops = unsafe { *raw.fops };
-        fops.owner = crate::THIS_MODULE.as_ptr();
-        // INVARIANT: As made just now.
-        Self(fops, core::marker::PhantomData)
+        fops.owner = owner.as_ptr();
+        Self(fops, PhantomData)
     }
 }
 
@@ -45,29 +95,31 @@ impl<T: MiscDevice> FileOperations<T> {
 ///
 /// # Invariants
 ///
-/// `inner` is registered, and stays at its place until it is removed.
+/// `inner` is registered with the file operations of `Adapter<C>`, and stays at its place until it is removed.
 #[pin_data(PinnedDrop)]
-pub(crate) struct Registration {
+pub(crate) struct Registration<C: Control> {
     #[pin]
     inner: Opaque<bindings::miscdevice>,
+    control: Arc<C>,
 }
 
-// SAFETY: `misc_deregister()` may be called on any thread.
-unsafe impl Send for Registration {}
-// SAFETY: There is nothing to call through a shared reference.
-unsafe impl Sync for Registration {}
+// SAFETY: `misc_deregister()` may be called on any thread; `C` is `Send + Sync`.
+unsafe impl<C: Control> Send for Registration<C> {}
+// SAFETY: `inner` is not reachable through a shared reference; `C` is `Send + Sync`.
+unsafe impl<C: Control> Sync for Registration<C> {}
 
-impl Registration {
+impl<C: Control> Registration<C> {
     /// Registers `/dev/NAME`, readable and writable for root only.
-    pub(crate) fn new<T: MiscDevice>(
+    pub(crate) fn new(
         name: &'static CStr,
-        fops: &'static FileOperations<T>,
+        fops: &'static FileOperations<C>,
+        control: Arc<C>,
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            // `open()` of `kernel::miscdevice` takes the `miscdevice` for its own registration type, which is the same
-            // in memory (`repr(transparent)`).
+            // First, because it can be opened as soon as it is registered.
+            control,
             inner <- Opaque::try_ffi_init(move |slot: *mut bindings::miscdevice| {
-                let mut raw = MiscDeviceOptions { name }.into_raw::<T>();
+                let mut raw = MiscDeviceOptions { name }.into_raw::<Adapter<C>>();
                 raw.fops = &fops.0;
                 raw.mode = 0o600;
                 // SAFETY: `slot` is memory for a `miscdevice`.
@@ -81,7 +133,7 @@ impl Registration {
 }
 
 #[pinned_drop]
-impl PinnedDrop for Registration {
+impl<C: Control> PinnedDrop for Registration<C> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: Registered by the type invariant.
         unsafe { bindings::misc_deregister(self.inner.get()) };

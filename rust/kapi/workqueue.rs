@@ -7,15 +7,22 @@
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
-use crate::bindings;
+use crate::{
+    bindings,
+    kapi::sync::Completion, //
+};
 use core::{
     ops::Deref,
     ptr::NonNull, //
 };
 use kernel::{
     ffi::c_int,
+    new_mutex,
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        Mutex, //
+    },
     time::msecs_to_jiffies,
     workqueue::{
         self,
@@ -86,6 +93,30 @@ impl Queue {
         unsafe { bindings::drain_workqueue(self.raw.as_ptr()) };
     }
 
+    /// Runs `f` on a worker thread, which has a stack of its own, and waits for it. Process context; may sleep.
+    pub(crate) fn call<R, F>(&self, f: F) -> Result<R>
+    where
+        R: Send + Unpin + 'static,
+        F: FnOnce() -> R + Send + 'static,
+    {
+        let call = Arc::pin_init(
+            pin_init!(Call {
+                result <- new_mutex!(None, "imgstream:call"),
+                done <- Completion::new(),
+            }),
+            GFP_KERNEL,
+        )?;
+        let theirs = call.clone();
+        self.try_spawn(GFP_KERNEL, move || {
+            let result = f();
+            *theirs.result.lock() = Some(result);
+            theirs.done.complete_all();
+        })?;
+        call.done.wait();
+        let result = call.result.lock().take();
+        result.ok_or(EINVAL)
+    }
+
     /// Runs `work` in `delay_ms` from now, also if it was to run earlier or later (`mod_delayed_work()`).
     ///
     /// May be called from any context.
@@ -126,6 +157,15 @@ impl Drop for Queue {
         // SAFETY: By the type invariant nobody else destroys it, and nobody can use it after us. This drains it.
         unsafe { bindings::destroy_workqueue(self.raw.as_ptr()) };
     }
+}
+
+/// A [`Queue::call`] under way.
+#[pin_data]
+struct Call<R> {
+    #[pin]
+    result: Mutex<Option<R>>,
+    #[pin]
+    done: Completion,
 }
 
 /// Takes `object`'s work item `ID` off its queue and waits until it does not run any more. Returns whether it was

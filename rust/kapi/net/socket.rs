@@ -11,9 +11,16 @@
 use super::Address;
 use crate::{
     bindings,
-    kapi::noio::{
-        NoIo,
-        NoReclaim, //
+    kapi::{
+        errno::Errno,
+        noio::{
+            NoIo,
+            NoReclaim, //
+        },
+        page::{
+            PageBuf,
+            PAGE_BYTES, //
+        }, //
     }, //
 };
 use core::ptr::{
@@ -22,10 +29,9 @@ use core::ptr::{
 };
 use kernel::{
     error::to_result,
-    ffi::c_int,
-    page::{
-        Page,
-        PAGE_SIZE, //
+    ffi::{
+        c_int,
+        c_ulong, //
     },
     prelude::*,
     sync::{
@@ -117,7 +123,7 @@ impl<T: Wake> Socket<T> {
         };
         // SAFETY: `raw` was made for the family of `address`.
         match unsafe { address.connect(raw.as_ptr()) } {
-            Err(error) if error.to_errno() != -(bindings::EINPROGRESS as c_int) => Err(error),
+            Err(error) if Errno::from_error(error) != Some(Errno::InProgress) => Err(error),
             _ => Ok(this),
         }
     }
@@ -202,23 +208,21 @@ impl<T: Wake> Socket<T> {
         received(got)
     }
 
-    /// Receives up to `len` bytes into `pages`, from byte `offset` of them on. At most 32 pages at a time.
-    ///
-    /// Whoever else can see the pages must not mind that they change: the caller has them by shared reference.
-    pub(crate) fn receive_pages(&self, pages: &[Page], offset: usize, len: usize) -> Result<Received> {
+    /// Receives up to `len` bytes into `buf`, from its byte `offset` on. At most 32 pages at a time.
+    pub(crate) fn receive_pages(&self, buf: &PageBuf, offset: usize, len: usize) -> Result<Received> {
         let mut parts = [bindings::bio_vec::default(); 32];
-        let (count, total) = fill_parts(&mut parts, pages, offset, len);
+        let (count, total) = fill_parts(&mut parts, buf, offset, len);
         if total == 0 {
             return Err(EINVAL);
         }
         let mut message = message();
-        // SAFETY: The first `count` parts are inside of pages that `pages` keeps alive, `total` bytes in sum.
+        // SAFETY: The first `count` parts are inside of pages that `buf` keeps alive, `total` bytes in sum.
         unsafe {
             bindings::iov_iter_bvec(
                 &mut message.msg_iter,
                 bindings::ITER_DEST,
                 parts.as_ptr(),
-                count as _,
+                count as c_ulong,
                 total,
             )
         };
@@ -275,18 +279,18 @@ fn message() -> bindings::msghdr {
     }
 }
 
-/// Fills in `parts` with up to `len` bytes of `pages` from `offset` on; returns how many parts and bytes.
+/// Fills in `parts` with up to `len` bytes of `buf` from `offset` on; returns how many parts and bytes.
 fn fill_parts(
     parts: &mut [bindings::bio_vec],
-    pages: &[Page],
+    buf: &PageBuf,
     offset: usize,
     len: usize,
 ) -> (usize, usize) {
-    let mut within = offset % PAGE_SIZE;
+    let mut within = offset % PAGE_BYTES;
     let mut total = 0;
-    let mut count = 0;
-    for (part, page) in parts.iter_mut().zip(pages.iter().skip(offset / PAGE_SIZE)) {
-        let bytes = (PAGE_SIZE - within).min(len.saturating_sub(total));
+    let mut count: usize = 0;
+    for (part, page) in parts.iter_mut().zip(buf.pages().iter().skip(offset / PAGE_BYTES)) {
+        let bytes = (PAGE_BYTES - within).min(len.saturating_sub(total));
         if bytes == 0 {
             break;
         }
@@ -297,7 +301,7 @@ fn fill_parts(
         };
         within = 0;
         total = total.saturating_add(bytes);
-        count += 1;
+        count = count.saturating_add(1);
     }
     (count, total)
 }

@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Drives the session: bytes from the socket to it and back, reads to it, time to it.
+//!
+//! It decides nothing about the protocol. What it does decide: which portal, in which order reads are submitted, and
+//! what is said on the console.
+
+use super::{
+    fetch::{
+        Fetch,
+        FetchQueue,
+        Priority, //
+    },
+    link::Link,
+    repository::Repository,
+    status::Line,
+    transport::{
+        Portals,
+        Transport, //
+    }, //
+};
+use crate::kapi::{
+    errno::Errno,
+    net::{
+        Received,
+        Socket,
+        State, //
+    },
+    time::now_ms, //
+};
+use core::sync::atomic::Ordering;
+use imgstream_engine::session::{
+    Event,
+    ReadError,
+    ReadId,
+    Reason,
+    Session,
+    Stage,
+    SubmitError,
+    Want,
+    CONNECT_TIMEOUT_MS,
+    MAX_READS,
+    SCRATCH_BYTES, //
+};
+use imgstream_proto::abi::status::Connection;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Bytes received until finished reads are reported.
+const ROUND_BYTES: usize = 1 << 20;
+
+/// Pause before the next portal while not all have been tried.
+const NEXT_PORTAL_MS: u64 = 100;
+
+/// While reads wait, the console says so this often.
+const COMPLAIN_MS: u64 = 60_000;
+
+/// Bytes that are asked for without anybody waiting: what a reader waits for at most before its own come, 20 ms of a
+/// gigabit network.
+const IDLE_BYTES: u64 = 2 << 20;
+
+/// Reads that nobody waits for, so that readers always find a free one.
+const IDLE_READS: usize = MAX_READS * 3 / 4;
+
+/// See the module. Protected by `Link::driver`.
+pub(super) struct Driver {
+    session: KBox<Session<KVec<u8>>>,
+    transport: Transport,
+    portals: Portals,
+    /// The fetches that the session has, by `ReadId`.
+    active: [Option<KBox<Fetch>>; MAX_READS],
+    /// Set by `log_out`: the next end of the connection is the last one.
+    closing: bool,
+    /// When the connection was lost, or the start.
+    down_since_ms: u64,
+    complain_at_ms: u64,
+    /// When the timer fires; 0: it is not armed.
+    armed_ms: u64,
+}
+
+impl Driver {
+    /// Not connected, and due to.
+    pub(super) fn new(repository: &Repository) -> Result<KBox<Self>> {
+        let scratch = KVec::from_elem(0, SCRATCH_BYTES, GFP_KERNEL)?;
+        let session = Session::new(repository.config, scratch).map_err(|_| EINVAL)?;
+        let now = now_ms();
+        let this = Self {
+            session: KBox::new(session, GFP_KERNEL)?,
+            transport: Transport::Down { retry_at_ms: now },
+            portals: Portals::new(repository.portals),
+            active: [const { None }; MAX_READS],
+            closing: false,
+            down_since_ms: now,
+            complain_at_ms: now,
+            armed_ms: 0,
+        };
+        Ok(KBox::new(this, GFP_KERNEL)?)
+    }
+
+    /// Does what can be done without waiting. Returns whether there is more to do at once.
+    pub(super) fn round(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) -> bool {
+        self.connect(link);
+        let more = self.receive(link, ended);
+        let now = now_ms();
+        if self.session.deadline().is_some_and(|due| due <= now) {
+            self.session.tick(now);
+        }
+        self.take_events(link, ended);
+        self.submit(link, ended);
+        self.transmit(link);
+        self.take_events(link, ended);
+        self.complain(link);
+        more
+    }
+
+    /// When to run again at the latest, if the timer has to be set for that.
+    pub(super) fn arm(&mut self, now: u64) -> Option<u64> {
+        let transport = match self.transport {
+            Transport::Down { retry_at_ms } => Some(retry_at_ms),
+            Transport::Connecting { until_ms, .. } => Some(until_ms),
+            Transport::Up(_) => None,
+            Transport::Closed => return None,
+        };
+        let complaint = (self.session.stage() != Stage::Ready).then_some(self.complain_at_ms);
+        let due = [transport, complaint, self.session.deadline()]
+            .into_iter()
+            .flatten()
+            .min()?;
+        // A timer that fires too early does no harm, one that is moved with every read costs.
+        if self.armed_ms > now && self.armed_ms <= due {
+            return None;
+        }
+        self.armed_ms = due;
+        Some(due)
+    }
+
+    /// Begins the end: a logout if there is nothing under way, else the end itself.
+    pub(super) fn log_out(&mut self, link: &Arc<Link>) {
+        self.closing = true;
+        let quiet = self.active.iter().all(Option::is_none);
+        if quiet && matches!(self.transport, Transport::Up(_)) && self.session.stage() == Stage::Ready {
+            self.session.logout(now_ms());
+        } else {
+            self.drop_connection(link, Line::EMPTY);
+        }
+    }
+
+    /// The end: no connection any more, and no fetch.
+    pub(super) fn close(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) {
+        self.closing = true;
+        self.drop_connection(link, Line::EMPTY);
+        for fetch in self.active.iter_mut().filter_map(Option::take) {
+            link.end(fetch, Err(Errno::Shutdown.into()), ended);
+        }
+        while let Some(fetch) = link.next(true) {
+            link.end(fetch, Err(Errno::Shutdown.into()), ended);
+        }
+    }
+
+    fn connect(&mut self, link: &Arc<Link>) {
+        match &self.transport {
+            Transport::Down { retry_at_ms } if *retry_at_ms <= now_ms() => self.begin_connect(link),
+            Transport::Connecting { .. } => self.finish_connect(link),
+            _ => {}
+        }
+    }
+
+    fn begin_connect(&mut self, link: &Arc<Link>) {
+        let Some(portal) = self.portals.current() else {
+            return;
+        };
+        let last = link.status().snapshot().reason;
+        link.status().enter(Connection::Connecting, Some(portal), last);
+        match Socket::connect(portal, link.clone()) {
+            Ok(socket) => {
+                let until_ms = now_ms().saturating_add(CONNECT_TIMEOUT_MS);
+                self.transport = Transport::Connecting { socket, until_ms };
+                // It may be up already: then nobody wakes us.
+                self.finish_connect(link);
+            }
+            Err(error) => self.connect_failed(link, reason_of(error)),
+        }
+    }
+
+    fn finish_connect(&mut self, link: &Arc<Link>) {
+        let Transport::Connecting { socket, until_ms } = &self.transport else {
+            return;
+        };
+        let (state, error) = (socket.state(), socket.take_error());
+        match (state, error) {
+            (State::Connecting, Ok(())) if now_ms() < *until_ms => {}
+            (State::Connecting, Ok(())) => self.connect_failed(link, Line::of("no answer")),
+            (State::Established, Ok(())) => self.established(link),
+            (State::Closed, Ok(())) => self.connect_failed(link, Line::of("connection closed")),
+            (_, Err(error)) => self.connect_failed(link, reason_of(error)),
+        }
+    }
+
+    fn established(&mut self, link: &Arc<Link>) {
+        let closed = Transport::Closed;
+        if let Transport::Connecting { socket, .. } = core::mem::replace(&mut self.transport, closed) {
+            self.transport = Transport::Up(socket);
+            self.session.connected(now_ms());
+            let last = link.status().snapshot().reason;
+            link.status().enter(Connection::Login, None, last);
+        }
+    }
+
+    fn connect_failed(&mut self, link: &Arc<Link>, reason: Line) {
+        self.session.connect_failed(now_ms());
+        self.retry(link, reason);
+    }
+
+    /// The connection is of no use any more. Does nothing if there is none.
+    fn drop_connection(&mut self, link: &Arc<Link>, reason: Line) {
+        match self.transport {
+            Transport::Closed => return,
+            Transport::Down { .. } if !self.closing => return,
+            _ => {}
+        }
+        let was_ready = link.status().ready();
+        self.session.disconnected(now_ms());
+        if was_ready && !self.closing {
+            let counters = link.status().counters();
+            counters.reconnects.fetch_add(1, Ordering::Relaxed);
+            self.down_since_ms = now_ms();
+            self.complain_at_ms = now_ms();
+        }
+        self.retry(link, reason);
+    }
+
+    /// Waits for the next attempt, or for nothing if there is none to be. Closes the socket.
+    fn retry(&mut self, link: &Arc<Link>, reason: Line) {
+        if self.closing {
+            self.transport = Transport::Closed;
+            link.status().enter(Connection::Closed, None, Line::EMPTY);
+            return link.closed();
+        }
+        let all_tried = self.portals.advance();
+        let pause = if all_tried {
+            self.session.backoff_ms()
+        } else {
+            NEXT_PORTAL_MS
+        };
+        self.transport = Transport::Down {
+            retry_at_ms: now_ms().saturating_add(pause),
+        };
+        link.status().enter(Connection::Disconnected, None, reason);
+    }
+
+    /// Receives and tells the session. Returns whether there may be more.
+    fn receive(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) -> bool {
+        let mut bytes = 0;
+        while bytes < ROUND_BYTES {
+            match self.receive_some() {
+                Ok(Received::Bytes(some)) => {
+                    bytes = bytes.saturating_add(some);
+                    self.session.got(some, now_ms());
+                    self.take_events(link, ended);
+                }
+                Ok(Received::Nothing) => return false,
+                Ok(Received::End) => {
+                    self.drop_connection(link, Line::of("the target closed the connection"));
+                    return false;
+                }
+                Err(error) => {
+                    self.drop_connection(link, reason_of(error));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn receive_some(&mut self) -> Result<Received> {
+        let Transport::Up(socket) = &self.transport else {
+            return Ok(Received::Nothing);
+        };
+        match self.session.want() {
+            Want::Nothing => Ok(Received::Nothing),
+            Want::Control(buffer) => socket.receive(buffer),
+            Want::Data { id, offset, len } => {
+                let fetch = self.active.get(usize::from(id.0)).and_then(Option::as_ref);
+                let buf = &fetch.ok_or(Errno::Protocol)?.buf;
+                socket.receive_pages(buf, offset as usize, len as usize)
+            }
+        }
+    }
+
+    fn take_events(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) {
+        while let Some(event) = self.session.event() {
+            match event {
+                Event::Ready(_) => self.ready(link),
+                Event::ReadDone { id, result } => self.read_done(link, id, result, ended),
+                Event::Disconnect(reason) => self.disconnect(link, reason),
+            }
+        }
+    }
+
+    fn ready(&mut self, link: &Arc<Link>) {
+        link.status().enter(Connection::Ready, None, Line::EMPTY);
+        let Some(portal) = self.portals.current() else {
+            return;
+        };
+        let seconds = now_ms().saturating_sub(self.down_since_ms) / 1000;
+        pr_info!("connected to the repository at {portal} after {seconds} s\n");
+    }
+
+    fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {
+        self.drop_connection(link, Line::of(reason));
+    }
+
+    fn read_done(
+        &mut self,
+        link: &Arc<Link>,
+        id: ReadId,
+        result: Result<(), ReadError>,
+        ended: &mut FetchQueue,
+    ) {
+        let slot = self.active.get_mut(usize::from(id.0));
+        let Some(fetch) = slot.and_then(Option::take) else {
+            return;
+        };
+        let result = result.map_err(|error| {
+            let at = fetch.lba_bytes;
+            pr_err!("the repository cannot be read at byte {at}: {}\n", Line::of(error).as_str());
+            errno_of(error)
+        });
+        link.end(fetch, result, ended);
+    }
+
+    /// Gives the session what it can take, the most urgent first.
+    fn submit(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) {
+        if self.session.stage() != Stage::Ready || self.closing {
+            return;
+        }
+        while let Some(id) = self.active.iter().position(Option::is_none) {
+            let Some(fetch) = link.next(self.may_idle()) else {
+                return;
+            };
+            let read = ReadId(u16::try_from(id).unwrap_or(u16::MAX));
+            match self.session.submit(read, fetch.lba_bytes, fetch.len()) {
+                Ok(()) => {
+                    if let Some(slot) = self.active.get_mut(id) {
+                        *slot = Some(fetch);
+                    }
+                }
+                Err(SubmitError::Busy) => return link.put_back(fetch),
+                Err(_) => link.end(fetch, Err(EINVAL), ended),
+            }
+        }
+    }
+
+    /// Whether something may be asked for that nobody waits for.
+    fn may_idle(&self) -> bool {
+        let idle = |fetch: &&KBox<Fetch>| fetch.priority != Priority::Demand;
+        let bytes = |fetch: &KBox<Fetch>| u64::from(fetch.len());
+        let outstanding: u64 = self.active.iter().flatten().filter(idle).map(bytes).sum();
+        self.active.iter().flatten().count() < IDLE_READS && outstanding < IDLE_BYTES
+    }
+
+    fn transmit(&mut self, link: &Arc<Link>) {
+        let Transport::Up(socket) = &self.transport else {
+            return;
+        };
+        loop {
+            let out = self.session.out();
+            if out.is_empty() {
+                return;
+            }
+            match socket.send(out) {
+                Ok(0) => return,
+                Ok(sent) => self.session.sent(sent),
+                Err(error) => return self.drop_connection(link, reason_of(error)),
+            }
+        }
+    }
+
+    /// Says that reads wait, once a minute.
+    fn complain(&mut self, link: &Arc<Link>) {
+        let now = now_ms();
+        let waiting = link.status().counters().demand_inflight.load(Ordering::Relaxed);
+        if self.closing || link.status().ready() || now < self.complain_at_ms {
+            return;
+        }
+        let snapshot = link.status().snapshot();
+        let reason = snapshot.reason.as_str();
+        if reason.is_empty() {
+            // The first attempt is under way.
+            self.complain_at_ms = now.saturating_add(1_000);
+            return;
+        }
+        self.complain_at_ms = now.saturating_add(COMPLAIN_MS);
+        let seconds = now.saturating_sub(self.down_since_ms) / 1000;
+        if let Some(portal) = snapshot.portal {
+            pr_warn!(
+                "no connection to the repository at {portal} for {seconds} s: {reason}; {waiting} reads wait\n"
+            );
+        }
+    }
+}
+
+/// An error of the network as a person knows it.
+fn reason_of(error: Error) -> Line {
+    let sentence = match Errno::from_error(error) {
+        Some(Errno::ConnectionRefused) => "connection refused",
+        Some(Errno::ConnectionReset) => "connection reset",
+        Some(Errno::HostUnreachable) => "no route to host",
+        Some(Errno::NetworkUnreachable) => "network is unreachable",
+        Some(Errno::NetworkDown) => "network is down",
+        _ if error == ETIMEDOUT => "no answer",
+        _ if error == EPIPE => "connection closed",
+        _ => return Line::of(format_args!("network error {}", error.to_errno())),
+    };
+    Line::of(sentence)
+}
+
+/// What a reader gets. The block layer makes ENODATA a medium error, EREMOTEIO a target error.
+fn errno_of(error: ReadError) -> Error {
+    match error {
+        ReadError::Medium(_) => Errno::NoData.into(),
+        _ => Errno::RemoteIo.into(),
+    }
+}

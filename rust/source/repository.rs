@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Which repository: what the superblock says, made into what a session needs.
+
+use crate::kapi::{
+    crypto::crc32c,
+    net::Address,
+    time::random_below, //
+};
+use core::net::{
+    IpAddr,
+    SocketAddr,
+    SocketAddrV4,
+    SocketAddrV6, //
+};
+use imgstream_engine::session::{
+    Canary,
+    Config,
+    Identity,
+    Name,
+    Timing, //
+};
+use imgstream_proto::{
+    disk::superblock::{
+        Portal,
+        Superblock,
+        PORTALS, //
+    },
+    iscsi::inquiry::Designator, //
+};
+
+/// Where the image is and how to recognise it.
+#[derive(Clone, Copy)]
+pub(crate) struct Repository {
+    pub(super) config: Config,
+    pub(super) portals: [Option<Address>; PORTALS],
+}
+
+impl Repository {
+    /// The repository that `superblock` names; `None` if that cannot be one.
+    pub(crate) fn from_superblock(superblock: &Superblock) -> Option<Self> {
+        let origin = &superblock.origin;
+        let portals = origin.portals.map(|portal| portal.map(address));
+        portals.iter().flatten().next()?;
+        Some(Self {
+            config: Config {
+                initiator_name: Name::new(origin.initiator_name.as_str()?)?,
+                target_name: Name::new(origin.target_name.as_str()?)?,
+                lun: origin.lun,
+                isid: origin.isid,
+                seed: u64::from(random_below(u32::MAX)),
+                crc32c,
+                identity: Some(identity(superblock)?),
+                timing: Timing::DEFAULT,
+            },
+            portals,
+        })
+    }
+}
+
+fn identity(superblock: &Superblock) -> Option<Identity> {
+    let image = &superblock.image;
+    Some(Identity {
+        capacity_bytes: image.lun_bytes,
+        designator: designator(superblock.origin.vpd83.as_bytes())?,
+        trailer_crc32c: Some(image.trailer_crc32c),
+        canaries: image.canaries.map(|canary| {
+            canary.map(|canary| Canary {
+                block: canary.block,
+                crc32c: canary.crc32c,
+            })
+        }),
+    })
+}
+
+/// The first byte is the designator's type, the rest its value.
+fn designator(bytes: &[u8]) -> Option<Designator> {
+    match bytes.split_first() {
+        Some((&kind, value)) => Designator::new(kind, value),
+        None => Some(Designator::NONE),
+    }
+}
+
+fn address(portal: Portal) -> Address {
+    Address(match portal.address {
+        IpAddr::V4(v4) => SocketAddr::V4(SocketAddrV4::new(v4, portal.port)),
+        IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, portal.port, 0, portal.scope_id)),
+    })
+}

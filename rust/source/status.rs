@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the world may know about the connection: read by sysfs while the connection is at work.
+
+use crate::kapi::{
+    net::Address,
+    sync::{
+        new_irq_spinlock,
+        IrqSpinLock, //
+    },
+    time::now_ms, //
+};
+use core::{
+    fmt::Write,
+    sync::atomic::{
+        AtomicBool,
+        AtomicU64,
+        Ordering, //
+    }, //
+};
+use imgstream_proto::abi::status::Connection;
+use kernel::prelude::*;
+
+/// Bytes of a [`Line`]. The longest sentence of `session::Reason` has about 110.
+const LINE_BYTES: usize = 160;
+
+/// A sentence, cut off if it is too long.
+#[derive(Clone, Copy)]
+pub(crate) struct Line {
+    bytes: [u8; LINE_BYTES],
+    len: usize,
+}
+
+impl Line {
+    /// Nothing to say.
+    pub(crate) const EMPTY: Self = Self {
+        bytes: [0; LINE_BYTES],
+        len: 0,
+    };
+
+    /// What `what` displays.
+    pub(crate) fn of(what: impl core::fmt::Display) -> Self {
+        let mut line = Self::EMPTY;
+        // Writing here does not fail: what is too long is cut off.
+        let _ = write!(line, "{what}");
+        line
+    }
+
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
+        core::str::from_utf8(bytes).unwrap_or("")
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for character in text.chars() {
+            let end = self.len.saturating_add(character.len_utf8());
+            let Some(room) = self.bytes.get_mut(self.len..end) else {
+                break;
+            };
+            character.encode_utf8(room);
+            self.len = end;
+        }
+        Ok(())
+    }
+}
+
+/// The connection at one moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Snapshot {
+    /// What it does.
+    pub(crate) connection: Connection,
+    /// Since when, on our clock.
+    pub(crate) since_ms: u64,
+    /// With whom.
+    pub(crate) portal: Option<Address>,
+    /// Why it is not ready.
+    pub(crate) reason: Line,
+}
+
+/// Counters since the start; each only grows, but for the first two.
+#[derive(Default)]
+pub(crate) struct Counters {
+    /// Fetches that have not ended.
+    pub(crate) fetches_inflight: AtomicU64,
+    /// Of these, how many somebody waits for.
+    pub(crate) demand_inflight: AtomicU64,
+    /// Fetches that ended well.
+    pub(crate) fetches_done: AtomicU64,
+    /// Fetches that the target could not answer.
+    pub(crate) fetches_failed: AtomicU64,
+    /// Bytes of the image received in fetches that ended well.
+    pub(crate) fetched_bytes: AtomicU64,
+    /// Connections that were ready and were lost.
+    pub(crate) reconnects: AtomicU64,
+}
+
+/// Everything there is to say.
+#[pin_data]
+pub(crate) struct Status {
+    #[pin]
+    now: IrqSpinLock<Snapshot>,
+    ready: AtomicBool,
+    counters: Counters,
+}
+
+impl Status {
+    pub(super) fn new() -> impl PinInit<Self> {
+        let start = Snapshot {
+            connection: Connection::Disconnected,
+            since_ms: now_ms(),
+            portal: None,
+            reason: Line::EMPTY,
+        };
+        pin_init!(Self {
+            now <- new_irq_spinlock!(start, c"imgstream:source_status"),
+            ready: AtomicBool::new(false),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Whether reads are answered.
+    pub(crate) fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// The connection now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        *self.now.lock()
+    }
+
+    /// The counters.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The connection is now in state `connection`.
+    pub(super) fn enter(&self, connection: Connection, portal: Option<Address>, reason: Line) {
+        let since_ms = now_ms();
+        let mut now = self.now.lock();
+        let same = now.connection == connection;
+        *now = Snapshot {
+            connection,
+            since_ms: if same { now.since_ms } else { since_ms },
+            portal: portal.or(now.portal),
+            reason,
+        };
+        self.ready
+            .store(connection == Connection::Ready, Ordering::Release);
+    }
+}
