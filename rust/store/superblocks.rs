@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Finding, checking and writing the superblock pair.
+
+use super::journal::BUFFER_BYTES;
+use crate::kapi::{
+    bdev::Bdev,
+    crypto::crc32c, //
+};
+use imgstream_engine::{
+    pair::{
+        self,
+        Choice,
+        Update, //
+    },
+    plan,
+    state::attachable, //
+};
+use imgstream_proto::{
+    abi::refusal::Refusal,
+    disk::{
+        superblock::SUPERBLOCK_LEN,
+        Copy2,
+        Error as Format,
+        Superblock, //
+    },
+};
+use kernel::prelude::*;
+
+/// A superblock pair that was believed.
+pub(super) struct Found {
+    pub(super) superblock: KBox<Superblock>,
+    /// The copy that has to be written again.
+    pub(super) stale: Option<Copy2>,
+}
+
+/// Looks for a migration on the disk and checks that it can be attached.
+pub(super) fn find(disk: &Bdev) -> Result<Found, Refusal> {
+    let mut buffer =
+        KVec::from_elem(0u8, SUPERBLOCK_LEN, GFP_KERNEL).map_err(|_| Refusal::Memory)?;
+    let places = locate(disk, &mut buffer)?;
+    let found = read_pair(disk, places, &mut buffer)?;
+    check(disk, &found.superblock)?;
+    Ok(found)
+}
+
+/// Where the pair stands: the first superblock of the scan says it.
+fn locate(disk: &Bdev, buffer: &mut KVec<u8>) -> Result<[u64; 2], Refusal> {
+    let mut worst = Refusal::NoSuperblock;
+    for place in pair::scan(disk.size_bytes()) {
+        match read_one(disk, place, buffer) {
+            Ok(superblock) => {
+                if let Some(places) = pair::locations(&superblock) {
+                    return Ok(places);
+                }
+                worst = Refusal::Geometry;
+            }
+            Err(Format::Version { .. } | Format::Incompat { .. }) => worst = Refusal::NewerFormat,
+            Err(_) => {}
+        }
+    }
+    Err(worst)
+}
+
+fn read_one(disk: &Bdev, place: u64, buffer: &mut KVec<u8>) -> Result<KBox<Superblock>, Format> {
+    let unreadable = Format::Short {
+        found: 0,
+        expected: SUPERBLOCK_LEN,
+    };
+    disk.read(place, buffer).map_err(|_| unreadable)?;
+    let superblock = Superblock::decode(place, buffer, crc32c)?;
+    KBox::new(superblock, GFP_KERNEL).map_err(|_| unreadable)
+}
+
+fn read_pair(disk: &Bdev, places: [u64; 2], buffer: &mut KVec<u8>) -> Result<Found, Refusal> {
+    let [a, b] = places.map(|place| read_one(disk, place, buffer));
+    let plain = |one: &Result<KBox<Superblock>, Format>| match one {
+        Ok(superblock) => Ok(**superblock),
+        Err(error) => Err(*error),
+    };
+    match pair::choose(&plain(&a), &plain(&b)) {
+        Choice::Found { copy, stale } => {
+            if let Some(stale) = stale {
+                pr_warn!("superblock copy {stale:?} is damaged or older; it is written again\n");
+            }
+            let chosen = if copy == Copy2::A { a } else { b };
+            let superblock = chosen.map_err(|_| Refusal::NoSuperblock)?;
+            Ok(Found { superblock, stale })
+        }
+        Choice::None { why } => {
+            let [a, b] = why;
+            pr_err!("no superblock can be read: {}\n", format_args!("{a}; {b}"));
+            Err(Refusal::NoSuperblock)
+        }
+        Choice::Conflict { generation } => {
+            pr_err!("two superblocks of generation {generation} say different things\n");
+            Err(Refusal::SuperblocksDiffer)
+        }
+        Choice::TwoMigrations => Err(Refusal::SuperblocksDiffer),
+    }
+}
+
+/// Nothing of a superblock is used before this.
+fn check(disk: &Bdev, superblock: &Superblock) -> Result<(), Refusal> {
+    if superblock.header(0).must_not_write() {
+        return Err(Refusal::NewerFormat);
+    }
+    if !attachable(superblock.state) {
+        pr_err!(
+            "the migration is {}, which is not attached\n",
+            superblock.state.name()
+        );
+        return Err(Refusal::State);
+    }
+    let geometry = &superblock.geometry;
+    if geometry.logical_block_bytes != disk.logical_block_bytes() {
+        return Err(Refusal::BlockSize);
+    }
+    if geometry.disk_bytes > disk.size_bytes() {
+        let (has, needs) = (disk.size_bytes(), geometry.disk_bytes);
+        pr_err!("the disk has {has} bytes, the control area was made for {needs}\n");
+        return Err(Refusal::Geometry);
+    }
+    plan::check(geometry, &superblock.places).map_err(|misplaced| {
+        pr_err!("the superblock is no plan of this disk: {misplaced:?}\n");
+        Refusal::Geometry
+    })
+}
+
+/// Replaces both copies; the order is the engine's. `buffer` has [`BUFFER_BYTES`].
+pub(super) fn write_pair(
+    disk: &Bdev,
+    superblock: &Superblock,
+    stale: Option<Copy2>,
+    buffer: &mut KVec<u8>,
+) -> Result {
+    const { assert!(BUFFER_BYTES >= SUPERBLOCK_LEN) };
+    let places = pair::locations(superblock).ok_or(EIO)?;
+    let bytes = buffer.first_chunk_mut::<SUPERBLOCK_LEN>().ok_or(EIO)?;
+    let mut update = Update::new(stale);
+    loop {
+        match update.next() {
+            pair::Step::Write(copy) => {
+                let place = *copy.of(&places);
+                superblock.encode(place, bytes, crc32c).map_err(|_| EIO)?;
+                disk.write(place, bytes)?;
+            }
+            pair::Step::Flush => disk.flush()?,
+            pair::Step::Done => return Ok(()),
+        }
+        update.advance();
+    }
+}
