@@ -135,7 +135,8 @@ impl Store {
 
     fn arm(self: &Arc<Self>) {
         if !self.closed.load(Ordering::Acquire) {
-            self.queue.enqueue_at::<Self, PERIODIC>(self.clone(), COMMIT_MS);
+            self.queue
+                .enqueue_at::<Self, PERIODIC>(self.clone(), COMMIT_MS);
         }
     }
 
@@ -175,6 +176,7 @@ impl Store {
         let _noio = NoIo::enter();
         let mut journal = self.journal.lock();
         self.sound()?;
+        journal.may_become(to)?;
         let result = journal.set_state(&self.tables, to);
         self.degrade_unless(result, "state")
     }
@@ -207,10 +209,11 @@ impl Store {
         let mut covered = BioList::new();
         let result = {
             let mut journal = self.journal.lock();
-            let result = self.sound().and_then(|()| {
-                journal.round(&self.tables, counter, || covered = self.waiters.lock().take())
-            });
-            self.degrade_unless(result, "journal")
+            self.sound().and_then(|()| {
+                let take = || covered = self.waiters.lock().take();
+                let result = journal.round(&self.tables, counter, take);
+                self.degrade_unless(result, "journal")
+            })
         };
         if result.is_err() {
             // A round that failed early has not taken them: they need an answer as well.
@@ -227,8 +230,7 @@ impl Store {
 
     fn degrade_unless(&self, result: Result, what: &str) -> Result {
         if let Err(error) = result {
-            // A request that the state does not allow has written nothing.
-            if error != EINVAL && self.tables.health.degrade(Health::Degraded) {
+            if self.tables.health.degrade(Health::Degraded) {
                 pr_err!("writing the {what} failed ({error:?}): nothing is kept or flushed any more, reads go on\n");
             }
         }
@@ -250,7 +252,10 @@ impl WorkItem<ROUND> for Store {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        let _ = this.round(None);
+        // Another round may have covered them meanwhile.
+        if !this.waiters.lock().is_empty() {
+            let _ = this.round(None);
+        }
         this.checkpoint_if_due();
     }
 }

@@ -140,9 +140,13 @@ impl Journal {
         }
     }
 
-    /// Replaces the state in both copies.
+    /// Whether the state may become `to` now.
+    pub(super) fn may_become(&self, to: State) -> Result {
+        transition(self.superblock.state, to).map_err(|_| EINVAL)
+    }
+
+    /// Replaces the state in both copies, after [`Journal::may_become`].
     pub(super) fn set_state(&mut self, tables: &Tables, to: State) -> Result {
-        transition(self.superblock.state, to).map_err(|_| EINVAL)?;
         let counter = tables.locator().counter();
         self.replace(|now| Superblock {
             state: to,
