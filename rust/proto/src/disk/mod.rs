@@ -20,6 +20,11 @@ pub mod state;
 pub mod superblock;
 pub mod trailer;
 
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;
+
 pub use boot_list::{BootEntry, BootList, BootState};
 pub use bounded::Bounded;
 pub use error::{Error, Field};
