@@ -1,3 +1,159 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A scripted iSCSI target for tests.
+//! A scripted iSCSI target for tests: serves an image read-only, watches that the initiator keeps the rules, and plays
+//! faults where a script says so.
+//!
+//! [`Connection`] is a state machine over bytes, so tests can drive it without sockets; [`Server`] puts it behind a
+//! listening socket, and the program `imgstream-testtarget` puts that on the command line.
+
+#![forbid(unsafe_code)]
+
+mod connection;
+mod fault;
+mod login;
+mod read;
+mod scsi;
+mod server;
+mod store;
+
+pub use connection::Connection;
+pub use fault::{Fault, LoginFault, Plan, ReadFault};
+pub use server::Server;
+pub use store::Store;
+
+use std::sync::Arc;
+
+/// How the target behaves, apart from faults.
+#[derive(Clone)]
+pub struct Settings {
+    /// Name under which it serves its logical unit.
+    pub target_name: String,
+    /// Number of that unit; every other one does not exist.
+    pub lun: u64,
+    /// Value of the NAA designator of page 0x83; none: the page does not exist.
+    pub designator: Option<[u8; 8]>,
+    /// Size that is reported instead of the image's.
+    pub capacity_bytes: Option<u64>,
+    /// Bytes of a logical block.
+    pub block_bytes: u32,
+    /// Longest transfer in blocks that page 0xb0 tells; none: the page does not exist.
+    pub max_transfer_blocks: Option<u32>,
+    /// Longest data segment that it sends, within what the initiator declares.
+    pub segment_bytes: u32,
+    /// Its MaxBurstLength.
+    pub max_burst_bytes: u32,
+    /// Its DefaultTime2Wait in seconds.
+    pub time2wait_s: u32,
+    /// Commands that it takes at a time.
+    pub window: u32,
+    /// Its first StatSN.
+    pub first_stat_sn: u32,
+    /// Status comes in a SCSI Response of its own instead of in the last Data-In.
+    pub separate_status: bool,
+    /// Conditions (additional code, qualifier) that each connection reports first.
+    pub attentions: Vec<(u8, u8)>,
+    /// Login text is sent in pieces of this size (C bit).
+    pub text_piece: Option<usize>,
+    /// Keys that the target proposes itself in the operational stage, before it agrees to its end.
+    pub proposals: Vec<(String, String)>,
+    /// Keys that it answers with something else than negotiation gives; an empty value leaves the answer out.
+    pub answers: Vec<(String, String)>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            target_name: "iqn.2026-11.test.imgstream:image".into(),
+            lun: 1,
+            designator: Some([0x60, 0, 0, 0, 0x0e, 0x12, 0x34, 0x56]),
+            capacity_bytes: None,
+            block_bytes: 512,
+            max_transfer_blocks: None,
+            segment_bytes: 262_144,
+            max_burst_bytes: 262_144,
+            time2wait_s: 0,
+            window: 64,
+            first_stat_sn: 1,
+            separate_status: false,
+            attentions: vec![(0x29, 0x00)],
+            text_piece: None,
+            proposals: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+}
+
+/// The target: what outlives a connection.
+pub struct Target {
+    /// How it behaves. May be changed between connections.
+    pub settings: Settings,
+    /// What it serves. May be changed at any time, as happens behind real portals.
+    pub store: Arc<dyn Store>,
+    /// Faults to play.
+    pub plans: Vec<Plan>,
+    /// Rules that initiators broke.
+    pub violations: Vec<String>,
+    /// Connections so far.
+    pub connections: u32,
+    /// Logins that came through so far.
+    pub logins: u32,
+    /// READ(16) commands so far.
+    pub reads: u64,
+    /// Answers to pings so far.
+    pub pongs: u32,
+    /// Pings of initiators so far.
+    pub pings: u32,
+    /// Logouts so far.
+    pub logouts: u32,
+    /// Most READ(16) commands that came in one go.
+    pub deepest: u32,
+}
+
+impl Target {
+    /// A target without faults.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            settings: Settings::default(),
+            store,
+            plans: Vec::new(),
+            violations: Vec::new(),
+            connections: 0,
+            logins: 0,
+            reads: 0,
+            pongs: 0,
+            pings: 0,
+            logouts: 0,
+            deepest: 0,
+        }
+    }
+
+    /// Adds a fault.
+    pub fn plan(mut self, plan: Plan) -> Self {
+        self.plans.push(plan);
+        self
+    }
+
+    /// Somebody connects.
+    pub fn accept(&mut self) -> Connection {
+        let number = self.connections;
+        self.connections += 1;
+        Connection::new(number, &self.settings)
+    }
+
+    /// The fault that is to be played at the `nth` event of its kind on a connection; it is used up by that.
+    fn fire<T>(&mut self, connection: u32, nth: u32, pick: impl Fn(&Fault) -> Option<T>) -> Option<T> {
+        let due = |plan: &Plan| {
+            plan.times != 0
+                && plan.connection.is_none_or(|c| c == connection)
+                && plan.nth.is_none_or(|n| n == nth)
+        };
+        let (index, fault) = self
+            .plans
+            .iter()
+            .enumerate()
+            .filter(|(_, plan)| due(plan))
+            .find_map(|(index, plan)| Some((index, pick(&plan.fault)?)))?;
+        self.plans[index].times -= 1;
+        Some(fault)
+    }
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One connection: framing, sequence numbers, and what each kind of PDU leads to.
+
+use std::collections::BTreeSet;
+
+use imgstream_proto::iscsi::bhs::{
+    flag, lun_field, opcode, AnyHeader, AsyncMessage, DataSegmentLength, LogoutRequest, LogoutResponse, NopIn, NopOut,
+    BHS_BYTES, DEFAULT_MAX_RECV_BYTES, NO_TAG,
+};
+use imgstream_proto::iscsi::sna::Sna;
+
+use crate::fault::Fault;
+use crate::login::Login;
+use crate::{Settings, Target};
+
+/// LUN that the target's pings carry: not the unit's, so that an initiator which does not copy it is caught.
+const PING_LUN: u64 = 0x123;
+
+/// A connection of one initiator.
+pub struct Connection {
+    pub(crate) number: u32,
+    input: Vec<u8>,
+    out: Vec<u8>,
+    pub(crate) closed: bool,
+    /// Bytes after which the connection ends, counted in what is sent from now on.
+    pub(crate) cut: Option<usize>,
+    pub(crate) login: Option<Login>,
+    pub(crate) settings: Settings,
+    pub(crate) stat_sn: Sna,
+    pub(crate) exp_cmd_sn: Sna,
+    /// The greatest MaxCmdSN that was told: it never goes back.
+    max_cmd_sn: Sna,
+    window_closed: bool,
+    /// What the initiator takes in a data segment.
+    pub(crate) peer_max_recv: u32,
+    pub(crate) attentions: Vec<(u8, u8)>,
+    used_tags: BTreeSet<u32>,
+    pub(crate) reads: u32,
+    pub(crate) last_read_tag: u32,
+    pings: u32,
+    pings_out: Vec<(u32, [u8; 8])>,
+}
+
+impl Connection {
+    pub(crate) fn new(number: u32, settings: &Settings) -> Self {
+        Self {
+            number,
+            input: Vec::new(),
+            out: Vec::new(),
+            closed: false,
+            cut: None,
+            login: Some(Login::new()),
+            settings: settings.clone(),
+            stat_sn: Sna(settings.first_stat_sn),
+            exp_cmd_sn: Sna(0),
+            max_cmd_sn: Sna(0),
+            window_closed: false,
+            peer_max_recv: DEFAULT_MAX_RECV_BYTES,
+            attentions: settings.attentions.clone(),
+            used_tags: BTreeSet::new(),
+            reads: 0,
+            last_read_tag: NO_TAG,
+            pings: 0,
+            pings_out: Vec::new(),
+        }
+    }
+
+    /// Takes bytes from the initiator and works on every PDU that is whole.
+    pub fn feed(&mut self, target: &mut Target, bytes: &[u8]) {
+        let before = self.reads;
+        self.input.extend_from_slice(bytes);
+        while !self.closed {
+            let Some(pdu) = self.next_pdu() else { break };
+            self.take(target, &pdu);
+        }
+        target.deepest = target.deepest.max(self.reads - before);
+    }
+
+    /// Bytes for the initiator, up to `max`.
+    pub fn take_out(&mut self, max: usize) -> Vec<u8> {
+        let len = self.out.len().min(max);
+        self.out.drain(..len).collect()
+    }
+
+    /// Whether the connection has ended: nothing more comes.
+    pub fn is_over(&self) -> bool {
+        self.closed && self.out.is_empty()
+    }
+
+    /// Whether the login is through.
+    pub fn is_logged_in(&self) -> bool {
+        self.login.is_none()
+    }
+
+    fn next_pdu(&mut self) -> Option<Vec<u8>> {
+        let header = AnyHeader::decode(self.input.first_chunk()?);
+        let data = header.data_len.bytes() + header.data_len.padding();
+        let len = BHS_BYTES + usize::from(header.ahs_words) * 4 + data as usize;
+        (self.input.len() >= len).then(|| self.input.drain(..len).collect())
+    }
+
+    fn take(&mut self, target: &mut Target, pdu: &[u8]) {
+        let Some(bytes) = pdu.first_chunk() else { return };
+        let header = AnyHeader::decode(bytes);
+        let data = &pdu[BHS_BYTES..BHS_BYTES + header.data_len.bytes() as usize];
+        let pad = &pdu[BHS_BYTES + data.len()..];
+        self.expect(target, header.ahs_words == 0, "additional headers");
+        self.expect(target, pad.iter().all(|b| *b == 0), "padding is not zero");
+        match (header.opcode & opcode::MASK, self.is_logged_in()) {
+            (opcode::LOGIN_REQUEST, false) => self.take_login(target, bytes, data),
+            (opcode::SCSI_COMMAND, true) => self.take_command(target, bytes, data),
+            (opcode::NOP_OUT, true) => self.take_nop(target, &NopOut::decode(bytes), data),
+            (opcode::LOGOUT_REQUEST, true) => self.take_logout(target, &LogoutRequest::decode(bytes)),
+            (other, logged_in) => {
+                self.expect(target, false, &format!("opcode {other:#x}, logged in: {logged_in}"));
+                self.closed = true;
+            }
+        }
+    }
+
+    /// Notes a rule that the initiator broke.
+    pub(crate) fn expect(&self, target: &mut Target, kept: bool, rule: &str) {
+        if !kept {
+            target.violations.push(format!("connection {}: {rule}", self.number));
+        }
+    }
+
+    /// What every request of the full feature phase must carry (4.2.2).
+    pub(crate) fn check_numbers(&mut self, target: &mut Target, immediate: bool, cmd_sn: u32, exp_stat_sn: u32) {
+        self.expect(target, cmd_sn == self.exp_cmd_sn.0, "CmdSN");
+        // The initiator may not have seen the last statuses yet, but it cannot have seen more than were sent.
+        self.expect(target, Sna(exp_stat_sn).not_after(self.stat_sn), "ExpStatSN");
+        if !immediate {
+            self.expect(target, self.exp_cmd_sn.not_after(self.max_cmd_sn), "a command outside of the window");
+            self.exp_cmd_sn = self.exp_cmd_sn.next();
+        }
+    }
+
+    pub(crate) fn check_tag(&mut self, target: &mut Target, tag: u32) {
+        let fresh = tag != NO_TAG && self.used_tags.insert(tag);
+        self.expect(target, fresh, "a tag was used again");
+    }
+
+    /// The window as it is told in every PDU.
+    pub(crate) fn window(&mut self) -> (u32, u32) {
+        if !self.window_closed {
+            let max = Sna(self.exp_cmd_sn.0.wrapping_add(self.settings.window).wrapping_sub(1));
+            if self.max_cmd_sn.before(max) || self.login.is_some() {
+                self.max_cmd_sn = max;
+            }
+        }
+        (self.exp_cmd_sn.0, self.max_cmd_sn.0)
+    }
+
+    pub(crate) fn close_window(&mut self) {
+        self.window_closed = true;
+    }
+
+    pub(crate) fn next_stat_sn(&mut self) -> u32 {
+        let stat_sn = self.stat_sn;
+        self.stat_sn = stat_sn.next();
+        stat_sn.0
+    }
+
+    /// Sends a PDU with its data and padding.
+    pub(crate) fn send(&mut self, header: [u8; BHS_BYTES], data: &[u8]) {
+        let pdu = frame(header, data);
+        self.send_raw(&pdu);
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        if self.closed {
+            return;
+        }
+        match self.cut {
+            Some(left) if bytes.len() >= left => {
+                self.out.extend_from_slice(&bytes[..left]);
+                self.closed = true;
+            }
+            Some(left) => {
+                self.out.extend_from_slice(bytes);
+                self.cut = Some(left - bytes.len());
+            }
+            None => self.out.extend_from_slice(bytes),
+        }
+    }
+
+    fn take_nop(&mut self, target: &mut Target, nop: &NopOut, data: &[u8]) {
+        self.expect(target, nop.opcode & opcode::IMMEDIATE != 0, "NOP-Out is not immediate");
+        self.expect(target, nop.flags == flag::FINAL, "NOP-Out without F");
+        self.check_numbers(target, true, nop.cmd_sn.get(), nop.exp_stat_sn.get());
+        if nop.itt.get() == NO_TAG {
+            return self.take_pong(target, nop, data);
+        }
+        self.check_tag(target, nop.itt.get());
+        self.expect(target, nop.ttt.get() == NO_TAG, "a ping with a target tag");
+        target.pings += 1;
+        self.pings += 1;
+        if target.fire(self.number, self.pings - 1, |f| (*f == Fault::Mute).then_some(())).is_some() {
+            return;
+        }
+        self.window_closed = false;
+        let stat_sn = self.next_stat_sn();
+        let (exp, max) = self.window();
+        let answer = NopIn {
+            opcode: opcode::NOP_IN,
+            flags: flag::FINAL,
+            data_len: nop.data_len,
+            itt: nop.itt,
+            ttt: NO_TAG.into(),
+            stat_sn: stat_sn.into(),
+            exp_cmd_sn: exp.into(),
+            max_cmd_sn: max.into(),
+            ..NopIn::default()
+        };
+        self.send(answer.encode(), data);
+    }
+
+    fn take_pong(&mut self, target: &mut Target, nop: &NopOut, data: &[u8]) {
+        let asked = self.pings_out.iter().position(|p| *p == (nop.ttt.get(), nop.lun));
+        self.expect(target, asked.is_some(), "a pong does not copy LUN and tag of its ping");
+        self.expect(target, data.is_empty(), "a pong with data");
+        if let Some(index) = asked {
+            self.pings_out.remove(index);
+            target.pongs += 1;
+        }
+    }
+
+    pub(crate) fn ping(&mut self) {
+        let ttt = 0x1000 + self.pings_out.len() as u32;
+        let lun = lun_field(PING_LUN).unwrap_or_default();
+        self.pings_out.push((ttt, lun));
+        let (exp, max) = self.window();
+        let ping = NopIn {
+            opcode: opcode::NOP_IN,
+            flags: flag::FINAL,
+            data_len: DataSegmentLength::new(5).unwrap_or_default(),
+            lun,
+            itt: NO_TAG.into(),
+            ttt: ttt.into(),
+            stat_sn: self.stat_sn.0.into(),
+            exp_cmd_sn: exp.into(),
+            max_cmd_sn: max.into(),
+            ..NopIn::default()
+        };
+        self.send(ping.encode(), b"hello");
+    }
+
+    pub(crate) fn announce(&mut self, event: u8) {
+        let stat_sn = self.next_stat_sn();
+        let (exp, max) = self.window();
+        let message = AsyncMessage {
+            opcode: opcode::ASYNC_MESSAGE,
+            flags: flag::FINAL,
+            itt: NO_TAG.into(),
+            stat_sn: stat_sn.into(),
+            exp_cmd_sn: exp.into(),
+            max_cmd_sn: max.into(),
+            event,
+            parameter2: 1.into(),
+            parameter3: 1.into(),
+            ..AsyncMessage::default()
+        };
+        self.send(message.encode(), &[]);
+    }
+
+    fn take_logout(&mut self, target: &mut Target, logout: &LogoutRequest) {
+        let immediate = logout.opcode & opcode::IMMEDIATE != 0;
+        self.check_numbers(target, immediate, logout.cmd_sn.get(), logout.exp_stat_sn.get());
+        self.check_tag(target, logout.itt.get());
+        self.expect(target, logout.flags == flag::FINAL, "a logout for another reason than to close");
+        target.logouts += 1;
+        let stat_sn = self.next_stat_sn();
+        let (exp, max) = self.window();
+        let answer = LogoutResponse {
+            opcode: opcode::LOGOUT_RESPONSE,
+            flags: flag::FINAL,
+            itt: logout.itt,
+            stat_sn: stat_sn.into(),
+            exp_cmd_sn: exp.into(),
+            max_cmd_sn: max.into(),
+            ..LogoutResponse::default()
+        };
+        self.send(answer.encode(), &[]);
+        self.closed = true;
+    }
+}
+
+/// Header, data and padding as they are sent; the header's length field is left as it is.
+pub(crate) fn frame(header: [u8; BHS_BYTES], data: &[u8]) -> Vec<u8> {
+    let mut pdu = header.to_vec();
+    pdu.extend_from_slice(data);
+    pdu.resize(pdu.len().next_multiple_of(4), 0);
+    pdu
+}

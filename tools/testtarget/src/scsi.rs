@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The commands: what the logical unit answers.
+
+use imgstream_proto::iscsi::bhs::{
+    flag, lun_field, opcode, DataIn, DataSegmentLength, ScsiCommand, ScsiResponse, BHS_BYTES,
+};
+use imgstream_proto::iscsi::sense::{key, status};
+
+use crate::connection::{frame, Connection};
+use crate::Target;
+
+/// How a command ends.
+pub(crate) enum Answer {
+    /// GOOD, with these bytes.
+    Data(Vec<u8>),
+    /// CHECK CONDITION: key, code, qualifier.
+    Sense(u8, u8, u8),
+}
+
+impl Connection {
+    pub(crate) fn take_command(&mut self, target: &mut Target, header: &[u8; BHS_BYTES], data: &[u8]) {
+        let command = ScsiCommand::decode(header);
+        let flags = command.flags;
+        self.expect(target, command.opcode & opcode::IMMEDIATE == 0, "an immediate command");
+        let reads = command.expected_bytes.get() != 0;
+        let right = flag::FINAL | flag::SIMPLE | if reads { flag::READ } else { 0 };
+        self.expect(target, flags == right && data.is_empty(), "flags or data of a command");
+        self.check_numbers(target, false, command.cmd_sn.get(), command.exp_stat_sn.get());
+        self.check_tag(target, command.itt.get());
+        if Some(command.lun) != lun_field(self.settings.lun) {
+            return self.finish(&command, Answer::Sense(key::ILLEGAL_REQUEST, 0x25, 0));
+        }
+        if command.cdb[0] != 0x12 && !self.attentions.is_empty() {
+            let (asc, ascq) = self.attentions.remove(0);
+            return self.finish(&command, Answer::Sense(key::UNIT_ATTENTION, asc, ascq));
+        }
+        match command.cdb {
+            [0x00, ..] => self.finish(&command, Answer::Data(Vec::new())),
+            [0x12, 0, _, a, b, ..] => self.finish(&command, Answer::Data(cut(inquiry(), [0, a, b]))),
+            [0x12, _, page, a, b, ..] => {
+                let answer = match self.page(page) {
+                    Some(page) => Answer::Data(cut(page, [0, a, b])),
+                    None => Answer::Sense(key::ILLEGAL_REQUEST, 0x24, 0),
+                };
+                self.finish(&command, answer);
+            }
+            [0x9e, 0x10, ..] => {
+                let answer = Answer::Data(self.capacity(target));
+                self.finish(&command, answer);
+            }
+            [0x88, ..] => self.take_read(target, &command),
+            [other, ..] => {
+                self.expect(target, false, &format!("command {other:#04x} is not on the list"));
+                self.finish(&command, Answer::Sense(key::ILLEGAL_REQUEST, 0x20, 0));
+            }
+        }
+    }
+
+    fn page(&self, page: u8) -> Option<Vec<u8>> {
+        match page {
+            0x83 => {
+                let naa = self.settings.designator?;
+                let mut data = vec![0, 0x83, 0, 12, 1, 3, 0, 8];
+                data.extend_from_slice(&naa);
+                Some(data)
+            }
+            0xb0 => {
+                let blocks = self.settings.max_transfer_blocks?;
+                let mut data = vec![0; 64];
+                (data[1], data[3]) = (0xb0, 60);
+                data[8..12].copy_from_slice(&blocks.to_be_bytes());
+                Some(data)
+            }
+            _ => None,
+        }
+    }
+
+    fn capacity(&self, target: &Target) -> Vec<u8> {
+        let bytes = self.settings.capacity_bytes.unwrap_or(target.store.bytes());
+        let block = u64::from(self.settings.block_bytes.max(1));
+        let last = (bytes / block).wrapping_sub(1);
+        let mut data = last.to_be_bytes().to_vec();
+        data.extend_from_slice(&self.settings.block_bytes.to_be_bytes());
+        data.resize(32, 0);
+        data
+    }
+
+    /// Answers a command that is no READ(16), in one PDU or two.
+    pub(crate) fn finish(&mut self, command: &ScsiCommand, answer: Answer) {
+        let expected = command.expected_bytes.get();
+        match answer {
+            Answer::Data(data) if !data.is_empty() => {
+                let missing = expected.saturating_sub(data.len() as u32);
+                let under = if missing == 0 { 0 } else { flag::UNDERFLOW };
+                let header = self.data_in(command, 0, 0, &data, flag::FINAL | flag::STATUS | under, missing);
+                self.send(header.encode(), &data);
+            }
+            Answer::Data(_) => {
+                let header = self.response(command, 0, status::GOOD, 0, 0);
+                self.send(header.encode(), &[]);
+            }
+            Answer::Sense(key, asc, ascq) => {
+                let pdu = self.sense(command, key, asc, ascq);
+                self.send_raw(&pdu);
+            }
+        }
+    }
+
+    pub(crate) fn sense(&mut self, command: &ScsiCommand, key: u8, asc: u8, ascq: u8) -> Vec<u8> {
+        let mut data = vec![0, 18, 0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0];
+        data[9] = 10;
+        let mut header = self.response(command, 0, status::CHECK_CONDITION, 0, 0);
+        header.data_len = DataSegmentLength::new(data.len() as u32).unwrap_or_default();
+        frame(header.encode(), &data)
+    }
+
+    pub(crate) fn response(
+        &mut self,
+        command: &ScsiCommand,
+        response: u8,
+        status: u8,
+        exp_data_sn: u32,
+        residual: u32,
+    ) -> ScsiResponse {
+        let stat_sn = self.next_stat_sn();
+        let (exp, max) = self.window();
+        ScsiResponse {
+            opcode: opcode::SCSI_RESPONSE,
+            flags: flag::FINAL | if residual == 0 { 0 } else { flag::UNDERFLOW },
+            response,
+            status,
+            itt: command.itt,
+            stat_sn: stat_sn.into(),
+            exp_cmd_sn: exp.into(),
+            max_cmd_sn: max.into(),
+            exp_data_sn: exp_data_sn.into(),
+            residual: residual.into(),
+            ..ScsiResponse::default()
+        }
+    }
+
+    pub(crate) fn data_in(
+        &mut self,
+        command: &ScsiCommand,
+        data_sn: u32,
+        offset: u32,
+        data: &[u8],
+        flags: u8,
+        residual: u32,
+    ) -> DataIn {
+        let stat_sn = if flags & flag::STATUS == 0 { 0 } else { self.next_stat_sn() };
+        let (exp, max) = self.window();
+        DataIn {
+            opcode: opcode::DATA_IN,
+            flags,
+            data_len: DataSegmentLength::new(data.len() as u32).unwrap_or_default(),
+            itt: command.itt,
+            ttt: u32::MAX.into(),
+            stat_sn: stat_sn.into(),
+            exp_cmd_sn: exp.into(),
+            max_cmd_sn: max.into(),
+            data_sn: data_sn.into(),
+            buffer_offset: offset.into(),
+            residual: residual.into(),
+            ..DataIn::default()
+        }
+    }
+}
+
+fn inquiry() -> Vec<u8> {
+    let mut data = vec![0u8; 66];
+    (data[2], data[3], data[4]) = (6, 2, 61);
+    data[8..16].copy_from_slice(b"imgstrm ");
+    data[16..32].copy_from_slice(b"scripted target ");
+    data
+}
+
+fn cut(mut data: Vec<u8>, room: [u8; 3]) -> Vec<u8> {
+    let [a, b, c] = room;
+    data.truncate(u32::from_be_bytes([0, a, b, c]) as usize);
+    data
+}
