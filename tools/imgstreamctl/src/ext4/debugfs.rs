@@ -65,6 +65,7 @@ impl Ext4 {
         let mut inodes = Vec::with_capacity(numbers.len());
         for (number, answers) in numbers.iter().zip(answers.chunks_exact(3)) {
             let mut inode = parse_inode(*number, answers)
+                .filter(|inode| inode.blocks.iter().all(|block| *block < self.facts.blocks))
                 .ok_or_else(|| unexpected(&format!("stat <{number}>"), &answers.join("")))?;
             if inode.kind == FileKind::Symlink && inode.target.is_none() {
                 inode.target = Some(self.slow_target(*number)?);
@@ -151,22 +152,31 @@ fn parse_inode(number: u32, answers: &[String]) -> Option<Inode> {
         let (_, rest) = text.split_once(key)?;
         rest.split_whitespace().next().map(str::to_string)
     };
-    let blocks = blocks.split_whitespace().map(str::parse);
+    let kind = match after(stat, "Type: ")?.as_str() {
+        "regular" => FileKind::Regular,
+        "directory" => FileKind::Directory,
+        "symlink" => FileKind::Symlink,
+        _ => FileKind::Special,
+    };
+    let target = facts::field(stat, "Fast link dest:").map(|t| t.trim_matches('"').to_string());
+    // Where a link's target or a device number stands in the inode, debugfs
+    // prints that as block numbers.
+    let has_blocks = target.is_none() && kind != FileKind::Special;
+    let blocks = if has_blocks { blocks.as_str() } else { "" };
     Some(Inode {
         number,
-        kind: match after(stat, "Type: ")?.as_str() {
-            "regular" => FileKind::Regular,
-            "directory" => FileKind::Directory,
-            "symlink" => FileKind::Symlink,
-            _ => FileKind::Special,
-        },
+        kind,
         size_bytes: after(stat, "Size: ")?.parse().ok()?,
-        target: facts::field(stat, "Fast link dest:").map(|t| t.trim_matches('"').to_string()),
+        target,
         table_block: after(imap, "located at block ")?
             .trim_end_matches(',')
             .parse()
             .ok()?,
-        blocks: blocks.collect::<Result<_, _>>().ok()?,
+        blocks: blocks
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .ok()?,
     })
 }
 

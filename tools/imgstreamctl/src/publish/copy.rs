@@ -95,7 +95,7 @@ fn apply(patch: &Patch, at: u64, chunk: &mut [u8]) {
 }
 
 fn is_zero(block: &[u8]) -> bool {
-    block.iter().all(|byte| *byte == 0)
+    block == &[0; BLOCK_BYTES as usize][..block.len()]
 }
 
 /// Writes the runs of blocks that are not zero.

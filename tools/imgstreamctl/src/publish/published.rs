@@ -36,7 +36,7 @@ impl ReadAt for Disk {
 pub struct Published {
     /// The trailer in the LUN's last 4 KiB.
     pub trailer: Trailer,
-    /// The trailer's checksum word: the superblock keeps it, the module
+    /// CRC-32C over the LUN's last 4 KiB: the superblock keeps it, the module
     /// compares it on every connect.
     pub trailer_crc32c: u32,
     /// The manifest.
@@ -73,15 +73,9 @@ fn read_trailer(from: &mut impl ReadAt) -> Result<(Trailer, u32)> {
     let mut bytes = [0; TRAILER_LEN];
     from.read_at(at, &mut bytes)?;
     match Trailer::decode(lun_bytes, &bytes, crc32c::crc32c) {
-        Ok(trailer) => Ok((trailer, checksum_word(&bytes))),
+        Ok(trailer) => Ok((trailer, crc32c::crc32c(&bytes))),
         Err(error) => Err(trailer_refusal(&place, error).into()),
     }
-}
-
-/// The checksum stands behind the magic of eight bytes.
-fn checksum_word(trailer: &[u8; TRAILER_LEN]) -> u32 {
-    let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = *trailer;
-    u32::from_le_bytes([a, b, c, d])
 }
 
 fn trailer_refusal(place: &str, error: imgstream_proto::disk::Error) -> Refusal {
