@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 #![allow(non_ascii_idents, reason = "zerocopy's derive macros make such names")]
 
+pub mod blockdev;
 pub mod bootregion;
 pub mod cmd;
 pub mod device;
@@ -19,6 +20,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod medium;
 pub mod network;
+pub mod ondisk;
 pub mod plan;
 pub mod program;
 pub mod progress;
@@ -26,6 +28,7 @@ pub mod publish;
 pub mod refusal;
 pub mod region;
 pub mod signature;
+pub mod stage;
 pub mod switch;
 pub mod sys;
 pub mod table;

@@ -165,6 +165,54 @@ pub enum Refusal {
         /// What is in the way.
         why: String,
     },
+    /// See [`Exit::NoSuperblock`].
+    #[error("{place} carries no imgstream superblock")]
+    NoSuperblock {
+        /// The disk, or where was looked.
+        place: String,
+    },
+    /// See [`Exit::ForeignSuperblock`].
+    #[error("the imgstream superblock of {place} is not its own: {what}")]
+    ForeignSuperblock {
+        /// The disk.
+        place: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// See [`Exit::NewerSuperblock`].
+    #[error("the imgstream superblock of {place} is of a newer version: {what}")]
+    NewerSuperblock {
+        /// The disk.
+        place: String,
+        /// What is not known.
+        what: String,
+    },
+    /// See [`Exit::SecondSuperblock`].
+    #[error(
+        "more than one disk carries an imgstream superblock ({places}); name the one that is meant"
+    )]
+    SecondSuperblock {
+        /// The disks.
+        places: String,
+    },
+    /// See [`Exit::DamagedSuperblock`].
+    #[error("the imgstream superblock of {place} is damaged: {what}")]
+    DamagedSuperblock {
+        /// The disk.
+        place: String,
+        /// How.
+        what: String,
+    },
+    /// See [`Exit::MigrationAlive`].
+    #[error(
+        "an older migration is alive on {place} (state {state}); commit it or roll it back first"
+    )]
+    MigrationAlive {
+        /// The disk.
+        place: String,
+        /// Its state.
+        state: String,
+    },
     /// See [`Exit::NotConfirmed`].
     #[error("not confirmed, so nothing was done")]
     NotConfirmed,
@@ -195,6 +243,12 @@ impl Refusal {
             Refusal::ModuleVersion { .. } => Exit::Failure,
             Refusal::Module(reason) => crate::device::control::exit_of(*reason),
             Refusal::Network { .. } => Exit::Network,
+            Refusal::NoSuperblock { .. } => Exit::NoSuperblock,
+            Refusal::ForeignSuperblock { .. } => Exit::ForeignSuperblock,
+            Refusal::NewerSuperblock { .. } => Exit::NewerSuperblock,
+            Refusal::SecondSuperblock { .. } => Exit::SecondSuperblock,
+            Refusal::DamagedSuperblock { .. } => Exit::DamagedSuperblock,
+            Refusal::MigrationAlive { .. } => Exit::MigrationAlive,
             Refusal::NotConfirmed => Exit::NotConfirmed,
         }
     }

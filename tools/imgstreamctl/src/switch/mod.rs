@@ -4,3 +4,5 @@
 
 pub mod cpio;
 pub mod custom_cfg;
+pub mod overlay;
+pub mod payload;

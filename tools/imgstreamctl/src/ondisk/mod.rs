@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The control area of a disk, read and written by imgstreamctl.
+
+pub mod find;
+pub mod pair;
+
+pub use find::{find, Found};

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The steps of the stage environment. Nothing is mounted; every step can be
+//! done again after a power cut at any write, from what the superblock says.
+
+pub mod control_area;
+pub mod drive;
+pub mod identity;
+pub mod leave;
+pub mod report;
+pub mod shrink;
+
+#[cfg(test)]
+mod tests;
+
+pub use report::Report;

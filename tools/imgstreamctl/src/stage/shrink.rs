@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Shrinks the source's file system with e2fsprogs.
+//!
+//! resize2fs is not made to be cut: a power cut while it moves blocks may need
+//! e2fsck to decide. That is said in the documentation; the next boot of the
+//! stage lets e2fsck repair what it can and goes on.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use super::Report;
+use crate::error::{Error, Result};
+use crate::refusal::Refusal;
+use crate::switch::payload::Facts;
+
+/// Where the stage's initramfs holds the programs and their libraries.
+const STAGE: &str = "/imgstream";
+const LOADER: &str = "lib/ld-linux-x86-64.so.2";
+/// e2fsck: "errors left uncorrected", and all that is worse.
+const UNCORRECTED: i32 = 4;
+/// e2fsck: "operational error", for example that udev looks at the device.
+const OPERATIONAL: i32 = 8;
+
+/// What dumpe2fs says about a file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Size {
+    blocks: u64,
+    clean: bool,
+}
+
+/// Shrinks to what the plan says; does nothing if that was done before. A
+/// refusal means that the file system is sound and has its old size.
+pub fn shrink(partition: &Path, facts: &Facts, report: &mut Report) -> Result<()> {
+    let before = size(partition)?;
+    if before.clean && before.blocks == facts.filesystem_blocks_after {
+        report.line("the file system is shrunk already");
+        return Ok(());
+    }
+    report.line("checking the source's file system");
+    check(partition, &before)?;
+    // Once more: the check may have replayed the journal.
+    let before = size(partition)?;
+    report.line(&format!(
+        "shrinking the source's file system from {} to {}",
+        bytes_of(facts, before.blocks),
+        bytes_of(facts, facts.filesystem_blocks_after)
+    ));
+    let count = facts.filesystem_blocks_after.to_string();
+    let output = run("resize2fs", &[&partition.to_string_lossy(), &count])?;
+    let after = size(partition)?;
+    if output.status.success() && after.clean && after.blocks == facts.filesystem_blocks_after {
+        return Ok(());
+    }
+    let said = said(&output);
+    check(partition, &after)?;
+    Err(Refusal::CannotShrink {
+        place: partition.display().to_string(),
+        what: said,
+    }
+    .into())
+}
+
+fn bytes_of(facts: &Facts, blocks: u64) -> String {
+    crate::device::status::bytes(blocks * facts.filesystem_block_bytes)
+}
+
+/// Only harmless repairs are made, unless resize2fs was cut here: it marks the
+/// file system before it starts and the plan had found it clean.
+fn check(partition: &Path, before: &Size) -> Result<()> {
+    let output = e2fsck(partition, "-p")?;
+    let code = output.status.code().unwrap_or(OPERATIONAL);
+    if code < UNCORRECTED {
+        return Ok(());
+    }
+    if !before.clean
+        && e2fsck(partition, "-y")?
+            .status
+            .code()
+            .unwrap_or(OPERATIONAL)
+            < UNCORRECTED
+    {
+        return Ok(());
+    }
+    Err(Refusal::FilesystemErrors {
+        place: partition.display().to_string(),
+        what: said(&output),
+    }
+    .into())
+}
+
+/// Forced, because only that checks everything that resize2fs relies on.
+fn e2fsck(partition: &Path, how: &str) -> Result<Output> {
+    let device = partition.to_string_lossy();
+    for _ in 0..20 {
+        let output = run("e2fsck", &["-f", how, &device])?;
+        if output.status.code() != Some(OPERATIONAL) {
+            return Ok(output);
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    run("e2fsck", &["-f", how, &device])
+}
+
+fn size(partition: &Path) -> Result<Size> {
+    let output = run("dumpe2fs", &["-h", &partition.to_string_lossy()])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse_size(&text).ok_or_else(|| {
+        Refusal::FilesystemErrors {
+            place: partition.display().to_string(),
+            what: said(&output),
+        }
+        .into()
+    })
+}
+
+fn parse_size(dumpe2fs: &str) -> Option<Size> {
+    let value = |name: &str| {
+        dumpe2fs
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
+    };
+    Some(Size {
+        blocks: value("Block count")?.parse().ok()?,
+        clean: value("Filesystem state")? == "clean",
+    })
+}
+
+/// Runs a program: the one in the stage's initramfs, with its own loader and
+/// libraries, or else the installed one.
+fn run(name: &'static str, arguments: &[&str]) -> Result<Output> {
+    let own = Path::new(STAGE).join("bin").join(name);
+    let mut command = if own.exists() {
+        let mut command = Command::new(Path::new(STAGE).join(LOADER));
+        command.args([
+            Path::new("--library-path"),
+            &Path::new(STAGE).join("lib"),
+            &own,
+        ]);
+        command
+    } else {
+        Command::new(name)
+    };
+    let path = std::env::var("PATH").unwrap_or_default();
+    command
+        .args(arguments)
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .env("LC_ALL", "C")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => crate::program::Error::Missing(name, "e2fsprogs").into(),
+            _ => Error::from(crate::program::Error::Run(name, e)),
+        })
+}
+
+/// The last lines of what a program said, as one.
+fn said(output: &Output) -> String {
+    let all = [&output.stdout[..], &output.stderr[..]].concat();
+    let text = String::from_utf8_lossy(&all).replace('\r', "\n");
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    let from = lines.len().saturating_sub(3);
+    lines[from..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dumpe2fs_is_understood() {
+        let text =
+            "Filesystem state:         clean with errors\nBlock count:              262144\n";
+        let size = parse_size(text).unwrap();
+        assert_eq!(size.blocks, 262_144);
+        assert!(!size.clean);
+        assert_eq!(parse_size("Block count: 7\n"), None);
+    }
+
+    /// A file system in a file, mke2fs and the rest being at hand.
+    fn file_system(mib: u64) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fs");
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(mib << 20)
+            .unwrap();
+        let made = run(
+            "mke2fs",
+            &["-q", "-t", "ext4", "-b", "4096", &path.to_string_lossy()],
+        );
+        assert!(made.unwrap().status.success());
+        (dir, path)
+    }
+
+    fn facts(after: u64) -> Facts {
+        Facts {
+            disk_bytes: 0,
+            lba0_crc32c: 0,
+            root_number: 2,
+            root_start_bytes: 0,
+            root_uuid: String::new(),
+            filesystem_block_bytes: 4096,
+            filesystem_blocks_before: 16384,
+            filesystem_blocks_after: after,
+            hash_source: false,
+            after: crate::switch::payload::After::Reboot,
+        }
+    }
+
+    #[test]
+    fn shrinks_once() {
+        let (_dir, path) = file_system(64);
+        let mut report = Report::to(|_| {});
+        shrink(&path, &facts(8192), &mut report).unwrap();
+        assert_eq!(size(&path).unwrap().blocks, 8192);
+        shrink(&path, &facts(8192), &mut report).unwrap();
+        assert_eq!(size(&path).unwrap().blocks, 8192);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_nothing_lost() {
+        let (_dir, path) = file_system(64);
+        let mut report = Report::to(|_| {});
+        let error = shrink(&path, &facts(64), &mut report).unwrap_err();
+        assert_eq!(error.exit(), crate::Exit::CannotShrink, "{error}");
+        let size = size(&path).unwrap();
+        assert_eq!((size.blocks, size.clean), (16384, true));
+    }
+
+    #[test]
+    fn a_broken_file_system_is_refused() {
+        let (_dir, path) = file_system(64);
+        let zero = vec![0; 4096];
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        // Superblocks, descriptors and bitmaps of the first group.
+        for block in 0..40 {
+            std::os::unix::fs::FileExt::write_all_at(&file, &zero, block * 4096).unwrap();
+        }
+        let error = shrink(&path, &facts(8192), &mut Report::to(|_| {})).unwrap_err();
+        assert_eq!(error.exit(), crate::Exit::FilesystemErrors, "{error}");
+    }
+}
