@@ -76,8 +76,6 @@ pub(super) struct Driver {
     /// When the connection was lost, or the start.
     down_since_ms: u64,
     complain_at_ms: u64,
-    /// When the timer fires; 0: it is not armed.
-    armed_ms: u64,
 }
 
 impl Driver {
@@ -94,7 +92,6 @@ impl Driver {
             closing: false,
             down_since_ms: now,
             complain_at_ms: now,
-            armed_ms: 0,
         };
         Ok(KBox::new(this, GFP_KERNEL)?)
     }
@@ -115,8 +112,8 @@ impl Driver {
         more
     }
 
-    /// When to run again at the latest, if the timer has to be set for that.
-    pub(super) fn arm(&mut self, now: u64) -> Option<u64> {
+    /// When to run again at the latest.
+    pub(super) fn due(&self) -> Option<u64> {
         let transport = match self.transport {
             Transport::Down { retry_at_ms } => Some(retry_at_ms),
             Transport::Connecting { until_ms, .. } => Some(until_ms),
@@ -124,16 +121,10 @@ impl Driver {
             Transport::Closed => return None,
         };
         let complaint = (self.session.stage() != Stage::Ready).then_some(self.complain_at_ms);
-        let due = [transport, complaint, self.session.deadline()]
+        [transport, complaint, self.session.deadline()]
             .into_iter()
             .flatten()
-            .min()?;
-        // A timer that fires too early does no harm, one that is moved with every read costs.
-        if self.armed_ms > now && self.armed_ms <= due {
-            return None;
-        }
-        self.armed_ms = due;
-        Some(due)
+            .min()
     }
 
     /// Begins the end: a logout if there is nothing under way, else the end itself.

@@ -29,7 +29,10 @@ use crate::kapi::{
         Queue, //
     }, //
 };
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering, //
+};
 use kernel::{
     impl_has_delayed_work,
     impl_has_work,
@@ -78,6 +81,8 @@ pub(super) struct Link {
     status: Status,
     #[pin]
     closed: Completion,
+    /// When the timer fires, on our clock; 0: it is not set, or is firing.
+    armed_ms: AtomicU64,
     #[pin]
     io: Work<Link, IO>,
     #[pin]
@@ -106,6 +111,8 @@ impl WorkItem<TIMER> for Link {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        // Before the kick: what runs then must set the timer again.
+        this.armed_ms.store(0, Ordering::Release);
         this.kick();
     }
 }
@@ -133,6 +140,7 @@ impl Link {
                 incoming <- new_irq_spinlock!(incoming, c"imgstream:source_incoming"),
                 status <- Status::new(),
                 closed <- Completion::new(),
+                armed_ms: AtomicU64::new(0),
                 io <- new_work!("imgstream:source_io"),
                 timer <- new_delayed_work!("imgstream:source_timer"),
             }),
@@ -241,12 +249,17 @@ impl Link {
         self.kick();
     }
 
+    /// Sets the timer. One that fires too early does no harm, one that is moved with every read costs.
     fn arm(self: &Arc<Self>) {
-        let now = now_ms();
-        let Some(due) = self.driver.lock().arm(now) else {
+        let Some(due) = self.driver.lock().due() else {
             return;
         };
-        let delay = u32::try_from(due.saturating_sub(now)).unwrap_or(u32::MAX);
+        let armed = self.armed_ms.load(Ordering::Acquire);
+        if armed != 0 && armed <= due {
+            return;
+        }
+        self.armed_ms.store(due, Ordering::Release);
+        let delay = u32::try_from(due.saturating_sub(now_ms())).unwrap_or(u32::MAX);
         self.queue.enqueue_at::<_, TIMER>(self.clone(), delay);
     }
 
