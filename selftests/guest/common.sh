@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=sh
+# What tests share. A test starts with ". /tests/common.sh", then says "plan N", then N results, then "finish".
+
+# BOOT, PORTAL, TARGET_..., DISK_..., results of an earlier boot, and what the test's recipes left.
+. "/tests/$TEST.env"
+
+# plan N: how many results will come.
+plan() {
+	[ "$BOOT" != 1 ] || printf 'KTAP version 1\n1..%s\n' "$1"
+}
+
+note() {
+	printf '%s\n' "$*" | sed 's/^/# /'
+}
+
+pass() {
+	ktap_number=$((ktap_number + 1))
+	printf 'ok %s - %s\n' "$ktap_number" "$*"
+}
+
+fail() {
+	ktap_number=$((ktap_number + 1))
+	ktap_failed=$((ktap_failed + 1))
+	printf 'not ok %s - %s\n' "$ktap_number" "$*"
+}
+
+# skip REASON TEXT...: a result that cannot be had here.
+skip() {
+	skip_reason=$1
+	shift
+	ktap_number=$((ktap_number + 1))
+	printf 'ok %s - %s # SKIP %s\n' "$ktap_number" "$*" "$skip_reason"
+}
+
+# check TEXT COMMAND...: passes if COMMAND does; its output is shown if it does not.
+check() {
+	check_text=$1
+	shift
+	if check_output=$("$@" 2>&1); then
+		pass "$check_text"
+	else
+		note "$*: exit status $?"
+		[ -z "$check_output" ] || note "$check_output"
+		fail "$check_text"
+	fi
+}
+
+# refuse TEXT COMMAND...: passes if COMMAND fails.
+refuse() {
+	check_text=$1
+	shift
+	if check_output=$("$@" 2>&1); then
+		note "$*: should have failed"
+		[ -z "$check_output" ] || note "$check_output"
+		fail "$check_text"
+	else
+		pass "$check_text"
+	fi
+}
+
+# equal TEXT WANTED GOT
+equal() {
+	if [ "$2" = "$3" ]; then
+		pass "$1"
+	else
+		note "wanted '$2', got '$3'"
+		fail "$1"
+	fi
+}
+
+# bail TEXT...: this test cannot go on.
+bail() {
+	printf 'Bail out! %s\n' "$*"
+	exit 1
+}
+
+finish() {
+	[ "$ktap_failed" = 0 ]
+	exit
+}
+
+# load [PARAMETER=VALUE...]: loads imgstream.ko.
+load() {
+	insmod /modules/imgstream.ko "$@"
+}
+
+unload() {
+	rmmod imgstream
+}
+
+# disk NAME: the device of a needs-disk line.
+disk() {
+	eval "disk_serial=\${DISK_$1:?no such disk}"
+	for disk_sys in /sys/block/vd*; do
+		# Disks are found in any order, a moment after the driver is there.
+		if [ "$(cat "$disk_sys/serial")" = "$disk_serial" ]; then
+			echo "/dev/${disk_sys##*/}"
+			return
+		fi
+	done
+	echo "/dev/disk-$1-is-missing"
+	return 1
+}
+
+# target_name NAME: the iSCSI name of a needs-target line; its LUN is 1, its portal $PORTAL.
+target_name() {
+	eval "echo \"\${TARGET_$1:?no such target}\""
+}
+
+# host COMMAND...: asks the runner and waits for its answer.
+host() {
+	echo "#! host $*" >&3
+	read -r host_answer <&3
+	[ "$host_answer" = ok ]
+}
+
+# The target is gone as after a power cut, and back with the same name, port and image.
+target_stop() {
+	host target-stop
+}
+
+target_start() {
+	host target-start
+}
+
+# next_boot: the machine stops at once, without any cleaning up, and boots again with the same disks; the test then runs
+# again with BOOT one higher. Only for tests with needs-own-boot.
+next_boot() {
+	echo "#! next-boot $ktap_number $ktap_failed" >&3
+	read -r _ <&3
+	echo b >/proc/sysrq-trigger
+	sleep 60
+}
+
+# eventually COMMAND...: waits until COMMAND passes; a test that would wait for ever is ended by the runner.
+eventually() {
+	until "$@"; do
+		sleep 0.1
+	done
+}

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""selftests/run: see ../run."""
+
+import argparse
+import sys
+import time
+
+from .boot import Group, Outcome
+from .config import BUILD, SELFTESTS, Failed, say
+from .test import Test, group, read_test
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="selftests/run", description="Runs tests in virtual machines.")
+    parser.add_argument("tests", nargs="*", metavar="TEST", help="test_AREA_NN; all if none is named")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what tests say while they say it")
+    return parser.parse_args()
+
+
+def _chosen(names: list[str]) -> list[Test]:
+    paths = sorted(SELFTESTS.glob("test_*.sh"))
+    known = {path.stem: path for path in paths}
+    wanted = [name.removesuffix(".sh") for name in names] or list(known)
+    for name in wanted:
+        if name not in known:
+            raise Failed(f"there is no test {name}; there are: {', '.join(known)}")
+    return [read_test(known[name]) for name in wanted]
+
+
+def _show(number: int, name: str, outcome: Outcome) -> None:
+    report = outcome.report
+    word = "not ok" if report.failed else "ok"
+    numbers = f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped"
+    if report.failed:
+        for line in outcome.output:
+            print(f"    {line}")
+        for complaint in report.complaints:
+            print(f"    # {complaint}")
+    print(f"{word} {number} - {name} # {numbers}, {outcome.seconds:.0f} s", flush=True)
+
+
+def _run(tests: list[Test], verbose: bool) -> tuple[int, int]:
+    boots = group(tests)
+    say(f"{len(tests)} tests in {len(boots)} boots of a virtual machine; one boot usually takes 5 to 10 s without KVM")
+    print(f"KTAP version 1\n1..{len(tests)}")
+    passed = failed = number = deaths = 0
+    for index, together in enumerate(boots, 1):
+        shared = Group(together, BUILD / f"selftests/vm{index}", verbose)
+        for name, outcome in shared.run().items():
+            number += 1
+            outcome.report.finish(outcome.status)
+            _show(number, name, outcome)
+            passed += outcome.report.passed
+            failed += outcome.report.failed
+        deaths += shared.early_deaths
+    if deaths:
+        say(f"{deaths} boots were repeated because of QEMU's known early fault (Oops: int3)")
+    return passed, failed
+
+
+def main() -> int:
+    """Runs; the last line says how it went."""
+    arguments = _arguments()
+    start = time.monotonic()
+    try:
+        passed, failed = _run(_chosen(arguments.tests), arguments.verbose)
+    except Failed as error:
+        say(str(error))
+        return 2
+    say(f"selftests took {time.monotonic() - start:.0f} s; logs are in {BUILD}/selftests")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+sys.exit(main())

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs a group of tests in one VM, and follows what the guest says about them."""
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .accel import accelerator
+from .config import BUILD, SELFTESTS, Failed, kernel_release, say
+from .initramfs import Initramfs
+from .ktap import Report
+from .qemu import Disk, Guest, Machine, TimedOut, faults, is_early_int3
+from .target import Target, target_name
+from .test import Test
+
+BASE_MODULES = ["virtio_pci", "virtio_blk", "virtio_net"]
+BOOT_PATIENCE_S = 300
+EARLY_DEATHS_ALLOWED = 3
+
+
+@dataclass
+class Outcome:
+    """How a test went."""
+
+    report: Report = field(default_factory=Report)
+    output: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    begun: bool = False
+    status: int | None = None
+    boot: int = 1
+    results: tuple[str, str] = ("0", "0")
+
+
+class Group:
+    """Tests that share a VM."""
+
+    def __init__(self, tests: list[Test], directory: Path, verbose: bool):
+        self.tests = {test.name: test for test in tests}
+        self.directory = directory
+        self.verbose = verbose
+        self.outcomes = {test.name: Outcome() for test in tests}
+        self.target: Target | None = None
+        self.early_deaths = 0
+        self.again: str | None = None
+
+    def run(self) -> dict[str, Outcome]:
+        """Boots until every test has had its turn."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        for test in self.tests.values():
+            test.make_files()
+        files = {
+            target_name(test, name): test.directory() / name
+            for test in self.tests.values()
+            for name in test.targets
+        }
+        self.target = Target(files, self.directory) if files else None
+        try:
+            if self.target:
+                self.target.start()
+            boots = 0
+            while waiting := self._waiting():
+                boots += 1
+                self._boot(waiting, self.directory / f"boot{boots}")
+        finally:
+            if self.target:
+                self.target.stop()
+        return self.outcomes
+
+    def _waiting(self) -> list[str]:
+        return [name for name, outcome in self.outcomes.items() if not outcome.begun or name == self.again]
+
+    def _boot(self, names: list[str], directory: Path) -> None:
+        current: str | None = None
+        self.again = None
+        with Guest(self._machine(names, directory), BOOT_PATIENCE_S) as guest:
+            complaint = "the machine ended"
+            try:
+                current = self._follow(guest)
+            except TimedOut as error:
+                current = error.args[0] if error.args else None
+                complaint = "no word for too long"
+        log = guest.log()
+        if not any(self.outcomes[name].begun for name in names) or current:
+            if is_early_int3(log) and self.early_deaths < EARLY_DEATHS_ALLOWED:
+                self.early_deaths += 1
+                say(f"QEMU's known fault 'Oops: int3' before any code of ours ran: booting again ({self.early_deaths})")
+                for name in names:
+                    self.tests[name].make_files()
+                    self.outcomes[name] = Outcome()
+                return
+        if current and current != self.again:
+            self.outcomes[current].report.complaints.append(complaint)
+        self._judge_log(log, names, directory)
+        if not any(self.outcomes[name].begun for name in names):
+            raise Failed(f"the machine did not come to its first test ({complaint}): see {directory}/console.log")
+
+    def _follow(self, guest: Guest) -> str | None:
+        """Reads what the guest says; returns the test that had begun and not ended when it fell silent."""
+        current: str | None = None
+        begun_at = time.monotonic()
+        lines = guest.lines()
+        while True:
+            guest.patience_s = self.tests[current].patience_s if current else BOOT_PATIENCE_S
+            try:
+                line = next(lines, None)
+            except TimedOut as error:
+                raise TimedOut(current) from error
+            if line is None:
+                return current
+            if not line.startswith("#! "):
+                self._heard(current, line)
+                continue
+            word, *rest = line.split()[1:]
+            if word == "begin":
+                current, begun_at = rest[0], time.monotonic()
+                self.outcomes[current].begun = True
+            elif word == "end" and current:
+                self._ended(current, int(rest[1]), rest[2:])
+                self.outcomes[current].seconds += time.monotonic() - begun_at
+                current = None
+            elif word == "host":
+                guest.answer(self._host(rest))
+            elif word == "next-boot" and current:
+                outcome = self.outcomes[current]
+                outcome.boot, outcome.results, self.again = outcome.boot + 1, (rest[0], rest[1]), current
+                guest.answer("ok")
+
+    def _heard(self, current: str | None, line: str) -> None:
+        if self.verbose:
+            print(f"    {line}", flush=True)
+        if current:
+            self.outcomes[current].output.append(line)
+            self.outcomes[current].report.read(line)
+
+    def _ended(self, name: str, status: int, left: list[str]) -> None:
+        outcome = self.outcomes[name]
+        outcome.status = status
+        if left:
+            outcome.report.complaints.append("imgstream.ko was left loaded")
+
+    def _host(self, words: list[str]) -> str:
+        if self.target and words == ["target-stop"]:
+            self.target.stop()
+        elif self.target and words == ["target-start"]:
+            self.target.start()
+        else:
+            return "unknown"
+        return "ok"
+
+    def _machine(self, names: list[str], directory: Path) -> Machine:
+        release = kernel_release()
+        tests = [self.tests[name] for name in names]
+        initramfs = Initramfs(directory / "root", release)
+        initramfs.add_modules(BASE_MODULES + [module for test in tests for module in test.modules])
+        for program in dict.fromkeys(program for test in tests for program in test.programs):
+            if program.startswith("tools/"):
+                initramfs.add(BUILD / program, f"usr/bin/{Path(program).name}")
+            else:
+                initramfs.add_program(program)
+        module = BUILD / "module/imgstream.ko"
+        if not module.exists():
+            raise Failed(f"{module} is not there: make module")
+        initramfs.add(module, "modules/imgstream.ko")
+        initramfs.add(SELFTESTS / "guest/init", "init")
+        initramfs.add(SELFTESTS / "guest/common.sh", "tests/common.sh")
+        initramfs.write("tests/order", "".join(f"{name}\n" for name in names))
+        machine = Machine(
+            Path(f"/boot/vmlinuz-{release}"),
+            directory / "initrd",
+            directory,
+            accelerator(),
+            memory_mib=max(test.memory_mib for test in tests),
+        )
+        for test in tests:
+            initramfs.add(test.path, f"tests/{test.name}.sh")
+            variables = self._variables(test, machine)
+            initramfs.write(f"tests/{test.name}.env", variables + test.environment())
+        initramfs.pack(machine.initramfs)
+        shutil.rmtree(directory / "root")
+        return machine
+
+    def _variables(self, test: Test, machine: Machine) -> str:
+        outcome = self.outcomes[test.name]
+        lines = [f"BOOT={outcome.boot}", f"ktap_number={outcome.results[0]}", f"ktap_failed={outcome.results[1]}"]
+        if self.target:
+            lines.append(f"PORTAL=10.0.2.2:{self.target.port}")
+            lines += [f"TARGET_{name}={target_name(test, name)}" for name in test.targets]
+        for name, read_only in test.disks:
+            serial = f"d{len(machine.disks)}"
+            machine.disks.append(Disk(test.directory() / name, serial, read_only))
+            lines.append(f"DISK_{name}={serial}")
+        return "".join(f"{line}\n" for line in lines)
+
+    def _judge_log(self, log: str, names: list[str], directory: Path) -> None:
+        """Every fault in the kernel's log counts against the test that ran then, or the first one of the boot."""
+        guilty = next((name for name in names if self.outcomes[name].begun), None)
+        for line in log.splitlines():
+            if "imgstream-selftest: begin " in line:
+                guilty = line.rsplit(" ", 1)[1].strip()
+            elif guilty and faults(line):
+                self.outcomes[guilty].report.complaints.append(f"kernel log ({directory.name}/console.log): {line.strip()}")

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One boot of the stock kernel in QEMU: kernel log in a file, a second serial port as a channel to the guest."""
+
+import re
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterator
+
+# What the kernel says when something is wrong in it.
+FAULT = re.compile(
+    r"\b(WARNING:|BUG:|Oops|UBSAN:|KASAN:|KFENCE:|INFO: task .* blocked|INFO: .*(stall|lockup)|"
+    r"general protection fault|Kernel panic|refcount_t:|list_(add|del) corruption|kernel stack|"
+    r"unregister_netdevice: waiting|rust_kernel: panicked|DEBUG_LOCKS_WARN)"
+)
+# QEMU's TCG can take a CPU through code that the other CPU is patching; the stock kernel then dies early. A known fault of
+# the emulation, named and counted, and believed only before any code of ours is in the kernel.
+EARLY_INT3 = re.compile(r"Oops: int3")
+OURS_LOADED = re.compile(r"imgstream: loading out-of-tree module")
+
+
+class Ended(Exception):
+    """The guest is gone: QEMU ended."""
+
+
+class TimedOut(Exception):
+    """The guest said nothing for too long, or too much."""
+
+
+@dataclass
+class Disk:
+    """A virtio disk: its file, the serial number by which the guest knows it."""
+
+    file: Path
+    serial: str
+    read_only: bool = False
+
+
+@dataclass
+class Machine:
+    """What to boot."""
+
+    kernel: Path
+    initramfs: Path
+    directory: Path
+    accelerator: str
+    cmdline: str = ""
+    disks: list[Disk] = field(default_factory=list)
+    memory_mib: int = 1024
+    network: bool = True
+
+    def command(self) -> list[str]:
+        """QEMU's command line."""
+        words = f"""qemu-system-x86_64 -accel {self.accelerator} -cpu max -smp 2 -m {self.memory_mib}
+            -nodefaults -display none -no-reboot -kernel {self.kernel} -initrd {self.initramfs}
+            -serial file:{self.directory}/console.log
+            -chardev socket,id=channel,path={self.directory}/channel,server=on,wait=on
+            -serial chardev:channel""".split()
+        words += ["-append", f"console=ttyS0 panic=-1 {self.cmdline}"]
+        words += ["-nic", "user,model=virtio-net-pci" if self.network else "none"]
+        for number, disk in enumerate(self.disks):
+            read_only = "on" if disk.read_only else "off"
+            words += ["-drive", f"file={disk.file},if=none,id=d{number},format=raw,discard=unmap,read-only={read_only}"]
+            words += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.serial}"]
+        return words
+
+
+class Guest:
+    """A running machine. Use as a context manager: it does not outlive the block."""
+
+    def __init__(self, machine: Machine, patience_s: float):
+        self.machine = machine
+        self.console = machine.directory / "console.log"
+        machine.directory.mkdir(parents=True, exist_ok=True)
+        for name in ("console.log", "channel"):
+            (machine.directory / name).unlink(missing_ok=True)
+        with open(machine.directory / "qemu.log", "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                machine.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.patience_s = patience_s
+        self.socket = self._connect()
+
+    def _connect(self) -> socket.socket:
+        channel = socket.socket(socket.AF_UNIX)
+        for _ in range(600):
+            try:
+                channel.connect(str(self.machine.directory / "channel"))
+                return channel
+            except OSError:
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.05)
+        self.process.kill()
+        raise Ended(f"QEMU did not start: {(self.machine.directory / 'qemu.log').read_text().strip()}")
+
+    def __enter__(self) -> "Guest":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.socket.close()
+
+    def answer(self, text: str) -> None:
+        """Says a line to the guest."""
+        self.socket.sendall(text.encode() + b"\n")
+
+    def lines(self) -> Iterator[str]:
+        """Lines that the guest says, until it is gone; TimedOut if one takes longer than patience_s."""
+        pending = b""
+        while True:
+            self.socket.settimeout(self.patience_s)
+            try:
+                data = self.socket.recv(65536)
+            except TimeoutError as error:
+                raise TimedOut from error
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                self.process.wait()
+                return
+            *complete, pending = (pending + data).split(b"\n")
+            for line in complete:
+                yield line.decode(errors="replace").rstrip("\r")
+
+    def log(self) -> str:
+        """The kernel's messages so far."""
+        return self.console.read_text(errors="replace") if self.console.exists() else ""
+
+
+def faults(log: str) -> list[str]:
+    """Lines of a kernel log that tell of a fault."""
+    return [line for line in log.splitlines() if FAULT.search(line)]
+
+
+def is_early_int3(log: str) -> bool:
+    """Whether the kernel died of TCG's known fault before it had any code of ours."""
+    found = EARLY_INT3.search(log)
+    ours = OURS_LOADED.search(log)
+    return found is not None and (ours is None or found.start() < ours.start())

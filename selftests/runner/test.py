@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A test: a shell script whose first comments say what it needs.
+
+    # needs-file: NAME SIZE [RECIPE [ARGUMENT...]]   a file made on the host, by selftests/recipes/RECIPE if given
+    # needs-disk: NAME [ro]                          that file as a virtio disk; `disk NAME` is its device
+    # needs-target: NAME                             that file as an iSCSI LUN; `target_name NAME` is its target
+    # needs-module: NAME...                          kernel modules
+    # needs-program: NAME...                         programs of the build root; of the tools when with tools/ before it
+    # needs-memory: MIB                              of the VM (a boot of its own)
+    # needs-own-boot: REASON                         no other test in the same boot
+    # needs-time: SECONDS                            after which a silent test counts as hung (default 300)
+"""
+
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .config import BUILD, SELFTESTS, Failed
+
+NEED = re.compile(r"^# needs-([a-z-]+):\s*(.*)$")
+SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def size_bytes(text: str) -> int:
+    """64M and the like."""
+    unit = SIZES.get(text[-1:], 1)
+    return int(text.rstrip("KMG")) * unit
+
+
+@dataclass
+class File:
+    """A file made for a test."""
+
+    name: str
+    size_bytes: int
+    recipe: list[str]
+
+
+@dataclass
+class Test:
+    """What a test's head says."""
+
+    path: Path
+    files: list[File] = field(default_factory=list)
+    disks: list[tuple[str, bool]] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    programs: list[str] = field(default_factory=list)
+    memory_mib: int = 1024
+    own_boot: bool = False
+    patience_s: int = 300
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.path.stem
+
+    def directory(self) -> Path:
+        """Where its files are made."""
+        return BUILD / "selftests" / self.name
+
+    def make_files(self) -> None:
+        """Makes its files anew."""
+        (self.directory() / "environment").unlink(missing_ok=True)
+        for file in self.files:
+            path = self.directory() / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            with open(path, "wb") as created:
+                created.truncate(file.size_bytes)
+            if file.recipe:
+                done = subprocess.run(
+                    [SELFTESTS / "recipes" / file.recipe[0], path, *file.recipe[1:]],
+                    cwd=self.directory(),
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                )
+                if done.returncode != 0:
+                    raise Failed(f"{self.name}: recipe {shlex.join(file.recipe)} failed: {done.stdout.strip()}")
+
+    def environment(self) -> str:
+        """Shell variables that its recipes left for the test."""
+        path = self.directory() / "environment"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def _need(self, key: str, words: list[str]) -> None:
+        match key:
+            case "file":
+                self.files.append(File(words[0], size_bytes(words[1]), words[2:]))
+            case "disk":
+                self.disks.append((words[0], "ro" in words[1:]))
+            case "target":
+                self.targets.append(words[0])
+            case "module":
+                self.modules += words
+            case "program":
+                self.programs += words
+            case "memory":
+                self.memory_mib, self.own_boot = int(words[0]), True
+            case "own-boot":
+                self.own_boot = True
+            case "time":
+                self.patience_s = int(words[0])
+            case _:
+                raise Failed(f"{self.path.name}: unknown need '{key}'")
+
+
+def read_test(path: Path) -> Test:
+    """Reads the head of a test."""
+    test = Test(path)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if match := NEED.match(line):
+            try:
+                test._need(match[1], shlex.split(match[2]))
+            except (IndexError, ValueError) as error:
+                raise Failed(f"{path.name}: cannot read '{line}'") from error
+    known = {file.name for file in test.files}
+    for name in [name for name, _ in test.disks] + test.targets:
+        if name not in known:
+            raise Failed(f"{path.name}: '{name}' has no needs-file line")
+    return test
+
+
+def group(tests: list[Test], disks_per_boot: int = 20) -> list[list[Test]]:
+    """Which tests share a boot: those that do not mind, while there is room for their disks."""
+    boots: list[list[Test]] = []
+    shared: list[Test] = []
+    for test in tests:
+        if test.own_boot:
+            boots.append([test])
+        elif sum(len(other.disks) for other in shared) + len(test.disks) > disks_per_boot:
+            boots.append(shared)
+            shared = [test]
+        else:
+            shared.append(test)
+    return ([shared] if shared else []) + boots
