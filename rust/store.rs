@@ -177,7 +177,7 @@ impl Store {
         let mut journal = self.journal.lock();
         self.sound()?;
         journal.may_become(to)?;
-        let result = journal.set_state(&self.tables, to);
+        let result = journal.set_state(to);
         self.degrade_unless(result, "state")
     }
 
@@ -187,7 +187,7 @@ impl Store {
         cancel_delayed_sync::<Self, PERIODIC>(self);
         cancel_sync::<Self, ROUND>(self);
         let closed = self.round(None).and_then(|()| {
-            let result = self.journal.lock().mark_clean(&self.tables);
+            let result = self.journal.lock().mark_clean();
             self.degrade_unless(result, "superblock")
         });
         if closed.is_err() {

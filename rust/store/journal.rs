@@ -87,7 +87,7 @@ impl Journal {
 
     /// Takes the disk into use: one checkpoint, whose superblock is that of an attached disk.
     pub(super) fn attach(&mut self, tables: &Tables) -> Result {
-        let counter = tables.locator().counter();
+        let counter = self.writer.counter();
         self.checkpoint(tables, |found, at| {
             imgstream_engine::load::attached(found, counter, at)
         })
@@ -146,8 +146,8 @@ impl Journal {
     }
 
     /// Replaces the state in both copies, after [`Journal::may_become`].
-    pub(super) fn set_state(&mut self, tables: &Tables, to: State) -> Result {
-        let counter = tables.locator().counter();
+    pub(super) fn set_state(&mut self, to: State) -> Result {
+        let counter = self.writer.counter();
         self.replace(|now| Superblock {
             state: to,
             copy_counter_blocks: counter,
@@ -156,11 +156,11 @@ impl Journal {
     }
 
     /// Marks the detach as clean; everything has been recorded before.
-    pub(super) fn mark_clean(&mut self, tables: &Tables) -> Result {
+    pub(super) fn mark_clean(&mut self) -> Result {
         if self.superblock.state == State::Committed {
             return Ok(());
         }
-        let counter = tables.locator().counter();
+        let counter = self.writer.counter();
         self.replace(|now| Superblock {
             clean: true,
             copy_counter_blocks: counter,
@@ -177,7 +177,7 @@ impl Journal {
     }
 
     fn make_room(&mut self, tables: &Tables) -> Result {
-        let counter = tables.locator().counter();
+        let counter = self.writer.counter();
         self.checkpoint(tables, |now, at| Superblock {
             generation: now.generation.saturating_add(1),
             copy_counter_blocks: counter,

@@ -44,7 +44,7 @@ pub enum Step {
     },
     /// Flush the disk.
     FlushMap,
-    /// Replace the superblock pair by one with this checkpoint (and the copy counter as it is now).
+    /// Replace the superblock pair by one with this checkpoint and the copy counter that [`Writer::counter`] names then.
     Superblock(superblock::Checkpoint),
     /// The journal has room again.
     Done,

@@ -21,6 +21,8 @@ pub struct Writer {
     position_bytes: u64,
     used_bytes: u64,
     next_sequence: u64,
+    /// The newest copy counter that is durable, in blocks.
+    counter: u64,
 }
 
 /// A place for a transaction.
@@ -37,13 +39,15 @@ pub struct Slot {
 }
 
 impl Writer {
-    /// A writer for an empty journal of `len_bytes` (a multiple of 4 KiB) that begins at `from`.
-    pub fn new(len_bytes: u64, from: Checkpoint) -> Self {
+    /// A writer for an empty journal of `len_bytes` (a multiple of 4 KiB) that begins at `from`. `counter` is the durable
+    /// copy counter.
+    pub fn new(len_bytes: u64, from: Checkpoint, counter: u64) -> Self {
         Self {
             len_bytes,
             position_bytes: from.position_bytes.min(len_bytes),
             used_bytes: 0,
             next_sequence: from.sequence,
+            counter,
         }
     }
 
@@ -91,8 +95,15 @@ impl Writer {
         })
     }
 
-    /// The transaction at `slot` is durable in both copies.
-    pub fn written(&mut self, slot: &Slot) {
+    /// The newest durable copy counter, in blocks: what every superblock must say. A checkpoint leaves behind the record
+    /// that made it durable, maybe before anybody was told; the locator's counter may be older.
+    pub const fn counter(&self) -> u64 {
+        self.counter
+    }
+
+    /// The transaction at `slot` is durable in both copies, and with it this copy counter.
+    pub fn written(&mut self, slot: &Slot, counter: Option<u64>) {
+        self.counter = self.counter.max(counter.unwrap_or(0));
         // INVARIANT: `place` saw that it fits.
         self.position_bytes = slot.position_bytes.saturating_add(slot.len_bytes);
         self.used_bytes = self

@@ -62,6 +62,7 @@ impl Loaded {
                 sequence: newest.saturating_add(2),
                 position_bytes: replayed.head.position_bytes,
             },
+            self.counter,
         )
     }
 }

@@ -66,6 +66,8 @@ pub struct Round {
     phase: Phase,
     /// A counter to record with the first transaction.
     counter: Option<u64>,
+    /// The counter that the transaction in the buffer records.
+    in_buffer: Option<u64>,
     /// The next segment to look at.
     scan: u64,
     /// The transaction in the buffer.
@@ -81,6 +83,7 @@ impl Round {
         Self {
             phase: Phase::TakeWaiters,
             counter,
+            in_buffer: None,
             scan: 0,
             slot: None,
             max_bytes: buffer_bytes.min(writer.transaction_max()),
@@ -118,7 +121,8 @@ impl Round {
         let len = usize::try_from(self.max_bytes).unwrap_or(usize::MAX);
         let len = len.min(buffer.len());
         let mut builder = Builder::new(uuid, buffer.get_mut(..len).unwrap_or(&mut []), crc);
-        if let Some(blocks) = self.counter.take() {
+        self.in_buffer = self.counter.take();
+        if let Some(blocks) = self.in_buffer {
             builder.push(&Record::Counter(blocks))?;
         }
         while !builder.is_full() && builder.records() < RECORDS_MAX {
@@ -165,7 +169,7 @@ impl Round {
             Phase::Write(Copy2::B) => Phase::FlushJournal,
             Phase::FlushJournal => {
                 if let Some(slot) = self.slot.take() {
-                    writer.written(&slot);
+                    writer.written(&slot, self.in_buffer.take());
                 }
                 match map.changed().next_set(self.scan) {
                     Some(_) => Phase::Snapshot,

@@ -30,7 +30,7 @@ pub const CANARIES: usize = 4;
 
 /// An iSCSI name.
 pub type Name = Bounded<NAME_LEN>;
-/// A designator (association, type, length and identifier as the target sent them).
+/// A designator: its kind in the first byte, then its value; empty: the unit shows none.
 pub type Vpd83 = Bounded<VPD83_LEN>;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -175,7 +175,7 @@ pub struct ImageIdentity {
     pub uuid: Uuid,
     /// Size of the published LUN.
     pub lun_bytes: u64,
-    /// The checksum word of the LUN's trailer: CRC-32C of its bytes from 12 on.
+    /// CRC-32C of the whole last block (4096 bytes) of the LUN, the trailer, as it is read.
     pub trailer_crc32c: u32,
     /// Root of the hash tree; zero in version 1.
     pub root_hash: [u8; 32],
