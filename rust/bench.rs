@@ -72,7 +72,6 @@ impl Bench {
             limits,
             visibility: Visibility::Whole,
             read_only: false,
-            groups: core::ptr::null(),
         };
         let limits = Limits::stacked(&disk).plain().features(Features::NOWAIT | Features::IO_STAT);
         let pass = Arc::pin_init(Pass::new(disk.clone()), GFP_KERNEL)?;
@@ -156,7 +155,7 @@ impl Copying {
         if op == Op::Write {
             request.copy_out(0, &buf, 0, bytes)?;
         }
-        let mut bio = self.bios.over_pages(&self.disk, op, &buf, 0, pages)?;
+        let mut bio = self.bios.over(&self.disk, op, &buf, 0, bytes as usize)?;
         bio.set_sector(request.offset_bytes() / SECTOR_BYTES);
         bio.submit(EndRequest { request, buf });
         Ok(())

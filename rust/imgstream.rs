@@ -9,7 +9,10 @@ use kernel::prelude::*;
 #[cfg(IMGSTREAM_BENCH)]
 mod bench;
 mod bindings;
+mod device;
 mod kapi;
+mod source;
+mod store;
 
 module! {
     type: ImgstreamModule,

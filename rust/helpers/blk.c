@@ -85,9 +85,9 @@ unsigned int imgstream_bdev_logical_block_size(struct block_device *bdev)
 	return bdev_logical_block_size(bdev);
 }
 
-void imgstream_kobject_uevent_change(struct gendisk *disk)
+struct device *imgstream_disk_to_dev(struct gendisk *disk)
 {
-	kobject_uevent(&disk_to_dev(disk)->kobj, KOBJ_CHANGE);
+	return disk_to_dev(disk);
 }
 
 mempool_t *imgstream_page_pool_create(int pages)

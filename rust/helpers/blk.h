@@ -21,7 +21,7 @@ void imgstream_queue_limits_stack(struct queue_limits *lim, struct block_device 
 unsigned int imgstream_bdev_max_discard_sectors(struct block_device *bdev);
 unsigned int imgstream_bdev_write_zeroes_sectors(struct block_device *bdev);
 unsigned int imgstream_bdev_logical_block_size(struct block_device *bdev);
-void imgstream_kobject_uevent_change(struct gendisk *disk);
+struct device *imgstream_disk_to_dev(struct gendisk *disk);
 
 mempool_t *imgstream_page_pool_create(int pages);
 
@@ -40,6 +40,7 @@ const blk_opf_t RUST_CONST_HELPER_REQ_FUA = REQ_FUA;
 const blk_opf_t RUST_CONST_HELPER_REQ_NOWAIT = REQ_NOWAIT;
 const blk_opf_t RUST_CONST_HELPER_REQ_RAHEAD = REQ_RAHEAD;
 const blk_opf_t RUST_CONST_HELPER_REQ_POLLED = REQ_POLLED;
+const blk_opf_t RUST_CONST_HELPER_REQ_DRV = REQ_DRV;
 const blk_opf_t RUST_CONST_HELPER_REQ_SYNC = REQ_SYNC;
 const blk_features_t RUST_CONST_HELPER_BLK_FEAT_WRITE_CACHE = BLK_FEAT_WRITE_CACHE;
 const blk_features_t RUST_CONST_HELPER_BLK_FEAT_FUA = BLK_FEAT_FUA;

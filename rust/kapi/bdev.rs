@@ -89,6 +89,12 @@ impl Bdev {
         unsafe { bindings::imgstream_bdev_max_discard_sectors(self.as_ptr()) != 0 }
     }
 
+    /// Whether the disk zeroes ranges by itself.
+    pub(crate) fn can_write_zeroes(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::imgstream_bdev_write_zeroes_sectors(self.as_ptr()) != 0 }
+    }
+
     /// Writes back and drops the disk's own page cache, so that nothing stale is read and nothing old is written later.
     /// Sleeps.
     pub(crate) fn sync_and_invalidate(&self) -> Result {
@@ -119,12 +125,12 @@ impl Bdev {
         })
     }
 
-    /// Reads whole sectors into memory from `kmalloc` or `vmalloc`. Sleeps.
+    /// Reads whole sectors into memory from `kmalloc` (not `vmalloc`). Sleeps.
     pub(crate) fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result {
         self.rw(offset_bytes, buf.as_mut_ptr(), buf.len(), bindings::req_op_REQ_OP_READ)
     }
 
-    /// Writes whole sectors from memory from `kmalloc` or `vmalloc`. Sleeps; durable only after [`Bdev::flush`].
+    /// Writes whole sectors from memory from `kmalloc` (not `vmalloc`). Sleeps; durable only after [`Bdev::flush`].
     pub(crate) fn write(&self, offset_bytes: u64, buf: &[u8]) -> Result {
         let data = buf.as_ptr().cast_mut();
         self.rw(offset_bytes, data, buf.len(), bindings::req_op_REQ_OP_WRITE)

@@ -16,7 +16,10 @@ use crate::{
             BlkStatus,
             SECTOR_BYTES, //
         },
-        page::PageBuf, //
+        page::{
+            PageBuf,
+            PAGE_BYTES, //
+        },
     },
 };
 use core::{
@@ -142,6 +145,17 @@ impl Bio {
     /// Whether this is read-ahead, which may fail at any time.
     pub(crate) fn is_readahead(&self) -> bool {
         self.has(bindings::REQ_RAHEAD)
+    }
+
+    /// Whether [`Bio::mark`] was called.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.has(bindings::REQ_DRV)
+    }
+
+    /// Sets the flag that the block layer leaves to the driver.
+    pub(crate) fn mark(&mut self) {
+        // SAFETY: Valid and exclusively ours by the type invariant.
+        unsafe { (*self.as_ptr()).bi_opf |= bindings::REQ_DRV };
     }
 
     /// Takes the demand to flush first away, once that has happened.
@@ -349,18 +363,18 @@ impl<P: Completion> BioSet<P> {
         }
     }
 
-    /// Makes a bio over pages of a buffer: `[first, first + count)` of them, at most 256.
-    pub(crate) fn over_pages(
+    /// Makes a bio over `len` bytes of a buffer from `offset` on: whole sectors, at most 256 pages.
+    pub(crate) fn over(
         &self,
-        bdev: &Bdev,
+        disk: &Bdev,
         op: Op,
-        pages: &PageBuf,
-        first: usize,
-        count: usize,
+        buf: &PageBuf,
+        offset: usize,
+        len: usize,
     ) -> Result<Clone<P>> {
-        let end = first.checked_add(count).ok_or(EINVAL)?;
-        let range = pages.pages().get(first..end).ok_or(EINVAL)?;
-        if count == 0 || count > bindings::BIO_MAX_VECS as usize {
+        let sector = SECTOR_BYTES as usize;
+        let pages = (offset % PAGE_BYTES).saturating_add(len).div_ceil(PAGE_BYTES);
+        if len == 0 || (offset | len) % sector != 0 || pages > bindings::BIO_MAX_VECS as usize {
             return Err(EINVAL);
         }
         let opf = match op {
@@ -371,15 +385,22 @@ impl<P: Completion> BioSet<P> {
         let set = self.raw.get();
         // SAFETY: Valid arguments; the count was checked.
         let bio = unsafe {
-            bindings::bio_alloc_bioset(bdev.as_ptr(), count as u16, opf, bindings::GFP_NOIO, set)
+            bindings::bio_alloc_bioset(disk.as_ptr(), pages as u16, opf, bindings::GFP_NOIO, set)
         };
-        let own = Clone::new(NonNull::new(bio).ok_or(ENOMEM)?, None, Some(pages.clone()));
-        for page in range {
-            // SAFETY: The bio has room for `count` pages; the buffer stays in its front pad until it completed.
+        let bio = NonNull::new(bio).ok_or(ENOMEM)?;
+        let own = Clone::new(bio, None, Some(buf.clone()));
+        buf.each_part(offset, len, |page, part| {
+            // SAFETY: The bio has room for `pages` parts; the buffer stays in its front pad until it completed.
             unsafe {
-                bindings::__bio_add_page(bio, page.as_ptr(), crate::kapi::page::PAGE_BYTES as u32, 0)
+                bindings::__bio_add_page(
+                    bio.as_ptr(),
+                    page.as_ptr(),
+                    part.len as u32,
+                    part.offset as u32, //
+                )
             };
-        }
+            Ok(())
+        })?;
         Ok(own)
     }
 }
@@ -420,12 +441,6 @@ impl<P: Completion> Clone<P> {
         unsafe { (*self.bio.as_ptr()).bi_iter.bi_sector = sector };
     }
 
-    /// Drops the demands that were or will be answered otherwise: flush first, durable at completion.
-    pub(crate) fn clear_durability(&mut self) {
-        // SAFETY: Unsubmitted and ours.
-        unsafe { (*self.bio.as_ptr()).bi_opf &= !(bindings::REQ_PREFLUSH | bindings::REQ_FUA) };
-    }
-
     /// Submits it; `private.done()` is called when it completed.
     pub(crate) fn submit(self, private: P) {
         let this = ManuallyDrop::new(self);
@@ -438,8 +453,18 @@ impl<P: Completion> Clone<P> {
         }
     }
 
-    /// Submits it to the device that the original was sent to, not to the disk: a copy without its flags.
-    pub(crate) fn submit_beside(self, private: P) {
+    /// Submits it and waits; `private` is not needed then. Must not be used where bios of the same set are submitted
+    /// from (a submit function), or it waits for itself.
+    pub(crate) fn submit_and_wait(self) -> BlkStatus {
+        // SAFETY: Unsubmitted and ours; freed by the drop of `self`, which still owns it afterwards.
+        BlkStatus::from_errno(unsafe { bindings::submit_bio_wait(self.bio.as_ptr()) })
+    }
+
+    /// Submits it to the device that the original was sent to, not to the disk, without the demands to flush first and
+    /// to be durable at completion: whoever does this answers them otherwise.
+    pub(crate) fn submit_beside_without_durability(self, private: P) {
+        // SAFETY: Unsubmitted and ours.
+        unsafe { (*self.bio.as_ptr()).bi_opf &= !(bindings::REQ_PREFLUSH | bindings::REQ_FUA) };
         // SAFETY: The front pad is initialised.
         if let Some(original) = unsafe { &(*self.front()).original } {
             // SAFETY: Both bios are valid; the device of a bio owed here stays until it ends.

@@ -21,6 +21,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    device::Device,
     error::{
         from_err_ptr,
         to_result, //
@@ -32,9 +33,6 @@ use kernel::{
         ArcBorrow, //
     },
 };
-
-/// A static table of sysfs attribute groups, ending with null; null for none.
-pub(crate) type Groups = *const *const bindings::attribute_group;
 
 /// What kind of disk is added.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,8 +57,6 @@ pub(crate) struct Config {
     pub(crate) visibility: Visibility,
     /// Whether writes are refused.
     pub(crate) read_only: bool,
-    /// Attributes that exist as soon as the disk does.
-    pub(crate) groups: Groups,
 }
 
 /// A `struct gendisk` that is added.
@@ -107,9 +103,9 @@ impl Added {
             bindings::set_capacity(raw, config.size_bytes / SECTOR_BYTES);
             bindings::set_disk_ro(raw, config.read_only);
         }
-        // SAFETY: Complete but for being added; the groups are static.
+        // SAFETY: Complete but for being added.
         let added = to_result(unsafe {
-            bindings::device_add_disk(core::ptr::null_mut(), raw, config.groups.cast_mut())
+            bindings::device_add_disk(core::ptr::null_mut(), raw, core::ptr::null_mut())
         });
         if let Err(error) = added {
             // SAFETY: Allocated and not added.
@@ -131,9 +127,9 @@ impl Added {
         unsafe { bindings::imgstream_disk_openers(self.disk.as_ptr()) }
     }
 
-    fn announce_change(&self) {
-        // SAFETY: Added by the type invariant.
-        unsafe { bindings::imgstream_kobject_uevent_change(self.disk.as_ptr()) };
+    fn device(&self) -> &Device {
+        // SAFETY: Added by the type invariant; the device is a part of the disk.
+        unsafe { Device::from_raw(bindings::imgstream_disk_to_dev(self.disk.as_ptr())) }
     }
 }
 
@@ -205,11 +201,9 @@ impl<T: BioDriver> BioDisk<T> {
         self.added.as_ref().map_or(0, Added::openers)
     }
 
-    /// Tells user space that something about the disk changed.
-    pub(crate) fn announce_change(&self) {
-        if let Some(added) = &self.added {
-            added.announce_change();
-        }
+    /// The device of the disk, for sysfs files and events.
+    pub(crate) fn device(&self) -> Option<&Device> {
+        self.added.as_ref().map(Added::device)
     }
 
     /// # Safety

@@ -40,11 +40,16 @@ impl BlkStatus {
     /// Out of memory right now.
     pub(crate) const RESOURCE: Self = Self(bindings::BLK_STS_RESOURCE);
 
-    pub(super) fn from_raw(raw: bindings::blk_status_t) -> Self {
+    pub(in crate::kapi) fn from_raw(raw: bindings::blk_status_t) -> Self {
         Self(raw)
     }
 
-    pub(super) fn as_raw(self) -> bindings::blk_status_t {
+    pub(in crate::kapi) fn from_errno(errno: i32) -> Self {
+        // SAFETY: A table lookup; unknown numbers become an I/O error.
+        Self(unsafe { bindings::errno_to_blk_status(errno) })
+    }
+
+    pub(in crate::kapi) fn as_raw(self) -> bindings::blk_status_t {
         self.0
     }
 

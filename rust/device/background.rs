@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The background work: fill, then independence; and commit. One worker does both, one after the other, so that they
+//! need no lock between them: a commit fetches what its batches lack by the same means.
+
+use crate::{
+    device::{
+        commit,
+        inner::{
+            Core,
+            Queues,
+            PIECE_BLOCKS, //
+        },
+        units::{
+            want,
+            Waiter, //
+        },
+    },
+    kapi::{
+        noio::NoIo,
+        time::now_ms,
+        workqueue::cancel_delayed_sync, //
+    },
+    source::{
+        Priority,
+        Source, //
+    },
+};
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
+use imgstream_engine::fill::{
+    is_independent,
+    Cursor,
+    Pace, //
+};
+use imgstream_proto::disk::State;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    workqueue::{
+        impl_has_delayed_work,
+        new_delayed_work,
+        DelayedWork,
+        WorkItem, //
+    }, //
+};
+
+/// Fetches that the fill has under way at most: enough for a gigabit at 30 ms, little enough to leave the disk alone.
+const WINDOW: usize = 4;
+/// When to look again after there was nothing to do, in milliseconds.
+const IDLE_MS: u32 = 200;
+/// When to look again while fetches are under way.
+const BUSY_MS: u32 = 5;
+/// What the fill may always do however busy the guest is, unless told otherwise: about a third of a slow disk's stream.
+const DEFAULT_MIN_KIB_S: u32 = 4096;
+
+/// What was asked of the fill.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rates {
+    /// At least this rate, however busy the guest is.
+    pub(crate) min_kib_s: u32,
+    /// At most this rate; 0 for no limit.
+    pub(crate) max_kib_s: u32,
+}
+
+/// What the commit does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommitMode {
+    /// Nothing.
+    Idle,
+    /// Moves blocks home.
+    Running,
+    /// Was told to wait.
+    Paused,
+    /// Everything is home.
+    Done,
+}
+
+/// Settings and progress of the background work.
+pub(super) struct Plan {
+    pub(super) fill: bool,
+    pub(super) fill_rates: Rates,
+    pub(super) commit: CommitMode,
+    pub(super) commit_rates: Rates,
+    /// At full speed, whatever the guest does.
+    pub(super) now: bool,
+    cursor: Cursor,
+    pace: Pace,
+    guest_ios: u64,
+    /// Set when a setting changed and the pace has to follow.
+    fresh: bool,
+}
+
+/// The worker.
+#[pin_data]
+pub(super) struct Background {
+    pub(super) core: Arc<Core>,
+    queues: Arc<Queues>,
+    #[pin]
+    plan: Mutex<Plan>,
+    stop: AtomicBool,
+    #[pin]
+    work: DelayedWork<Background>,
+}
+
+impl_has_delayed_work! { impl HasDelayedWork<Self> for Background { self.work } }
+
+impl Background {
+    pub(super) fn new(core: Arc<Core>, queues: Arc<Queues>, commit: CommitMode) -> Result<Arc<Self>> {
+        let rates = Rates {
+            min_kib_s: DEFAULT_MIN_KIB_S,
+            max_kib_s: 0,
+        };
+        let plan = Plan {
+            fill: true,
+            fill_rates: rates,
+            commit,
+            commit_rates: rates,
+            now: false,
+            cursor: Cursor::new(),
+            pace: Pace::new(rates.min_kib_s, rates.max_kib_s, now_ms()),
+            guest_ios: 0,
+            fresh: true,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                core,
+                queues,
+                plan <- new_mutex!(plan, "imgstream:background"),
+                stop: AtomicBool::new(false),
+                work <- new_delayed_work!("imgstream:background"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Looks for work now.
+    pub(super) fn kick(self: &Arc<Self>) {
+        if !self.stop.load(Ordering::SeqCst) {
+            self.queues.background.enqueue_at(self.clone(), 0);
+        }
+    }
+
+    /// Ends the work; returns when none is running. Fetches may still be under way.
+    pub(super) fn stop(self: &Arc<Self>) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = cancel_delayed_sync(self);
+    }
+
+    /// Whether the device is being torn down.
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Reads the plan.
+    pub(super) fn look<R>(&self, f: impl FnOnce(&Plan) -> R) -> R {
+        f(&self.plan.lock())
+    }
+
+    /// Changes the plan and looks for work.
+    pub(super) fn change<R>(self: &Arc<Self>, f: impl FnOnce(&mut Plan) -> R) -> R {
+        let result = {
+            let mut plan = self.plan.lock();
+            plan.fresh = true;
+            f(&mut plan)
+        };
+        self.kick();
+        result
+    }
+
+    /// Asks the pace for `blocks`; `Err`: ask again in so many milliseconds.
+    pub(super) fn take(&self, blocks: u64) -> Result<(), u32> {
+        let ios = self.core.counters.guest_ios.load(Ordering::Relaxed);
+        let mut plan = self.plan.lock();
+        let committing = plan.commit == CommitMode::Running;
+        if committing && plan.now {
+            return Ok(());
+        }
+        if plan.fresh {
+            let rates = if committing {
+                plan.commit_rates
+            } else {
+                plan.fill_rates
+            };
+            plan.pace = Pace::new(rates.min_kib_s, rates.max_kib_s, now_ms());
+            plan.fresh = false;
+        }
+        let busy = plan.guest_ios != ios;
+        plan.guest_ios = ios;
+        let bytes = imgstream_engine::block::Run::new(0, blocks).bytes();
+        plan.pace
+            .take(now_ms(), busy, bytes)
+            .map_err(|wait| u32::try_from(wait).unwrap_or(IDLE_MS))
+    }
+
+    /// One step of the fill; when to come again.
+    fn fill(&self) -> u32 {
+        if !self.look(|plan| plan.fill) || !self.core.may_change_state() || !self.core.connected() {
+            return IDLE_MS;
+        }
+        while self.core.units.len() < WINDOW {
+            let locator = self.core.tables.locator();
+            let Some(run) = self.plan.lock().cursor.next(&locator, PIECE_BLOCKS) else {
+                return self.became_independent();
+            };
+            if self.core.units.overlaps(run) {
+                // All that is left is under way.
+                return BUSY_MS;
+            }
+            if let Err(wait) = self.take(run.blocks) {
+                return wait;
+            }
+            if want(&self.core, run, Waiter::Nobody, Priority::Background, true).is_err() {
+                return IDLE_MS;
+            }
+        }
+        BUSY_MS
+    }
+
+    /// Nothing is absent: the repository is never contacted again.
+    fn became_independent(&self) -> u32 {
+        if self.core.units.len() != 0 || !is_independent(&self.core.tables.locator()) {
+            return BUSY_MS;
+        }
+        if !self.core.independent.swap(true, Ordering::SeqCst) {
+            if let Some(source) = &self.core.source {
+                Source::stop(source);
+            }
+            pr_info!("everything is here: independent of the repository\n");
+        }
+        IDLE_MS
+    }
+
+    fn step(&self) -> Option<u32> {
+        let mode = self.look(|plan| plan.commit);
+        match mode {
+            CommitMode::Running => Some(commit::step(self)),
+            CommitMode::Paused => Some(IDLE_MS),
+            CommitMode::Done => None,
+            CommitMode::Idle if self.core.independent.load(Ordering::SeqCst) => None,
+            CommitMode::Idle => Some(self.fill()),
+        }
+    }
+
+    /// Everything is home.
+    pub(super) fn committed(&self) {
+        self.plan.lock().commit = CommitMode::Done;
+        self.became_independent();
+    }
+}
+
+impl WorkItem for Background {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        let _noio = NoIo::enter();
+        if this.stopping() {
+            return;
+        }
+        if let Some(ms) = this.step() {
+            let queues = this.queues.clone();
+            queues.background.enqueue_at(this, ms);
+        }
+    }
+}
+
+/// Whether a migration in this state goes on committing at attach.
+pub(super) fn mode_at_attach(state: State) -> CommitMode {
+    match state {
+        State::Committing => CommitMode::Running,
+        State::Committed => CommitMode::Done,
+        _ => CommitMode::Idle,
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What all parts of the device share, used in epochs: who is inside of an epoch may look locations up and use them.
+
+use crate::{
+    device::{
+        local::{
+            LocalIo,
+            Whole, //
+        },
+        retry::Retry,
+        units::Units, //
+    },
+    kapi::{
+        bdev::Bdev,
+        bio::BioSet,
+        blk::{
+            BlkStatus,
+            SECTOR_BYTES, //
+        },
+        epoch::{
+            Epochs,
+            Guard, //
+        },
+        page::{
+            PageBuf,
+            PagePool, //
+        },
+        workqueue::Queue,
+    },
+    source::Source,
+    store::{
+        tables::Tables,
+        Store, //
+    },
+};
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicU64,
+    Ordering, //
+};
+use imgstream_engine::{
+    block::Run,
+    locate::Piece,
+    trust::Trust, //
+};
+use imgstream_proto::disk::BLOCK_BYTES;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Sectors of a block.
+pub(super) const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
+/// Blocks that are fetched, or moved, in one piece at most: a mebibyte.
+pub(super) const PIECE_BLOCKS: u64 = 256;
+/// Pages kept in reserve: one piece, and the single blocks of writes that are merged.
+const RESERVE_PAGES: usize = 288;
+/// Bios kept in reserve in each set.
+const RESERVE_BIOS: u32 = 64;
+
+/// The shared part, in epochs.
+pub(super) type Core = Epochs<Inner>;
+/// Membership in an epoch.
+pub(super) type Member = Guard<Inner>;
+
+/// Counters that only grow.
+#[derive(Default)]
+pub(super) struct Counters {
+    /// Bytes of fetched data stored.
+    pub(super) stored_bytes: AtomicU64,
+    /// Reads of the disk or of the repository that failed.
+    pub(super) errors_read: AtomicU64,
+    /// Writes to the disk that failed.
+    pub(super) errors_write: AtomicU64,
+    /// Guest I/O seen by the head; its growth is what the background work is paced by.
+    pub(super) guest_ios: AtomicU64,
+}
+
+/// The work queues of the device. The device drops them last, after everything that could use them is idle.
+pub(super) struct Queues {
+    /// Requests of the stream queue, and bios that have to be submitted again.
+    pub(super) stream: Queue,
+    /// The end of fetches that were stored.
+    pub(super) store: Queue,
+    /// Fill and commit.
+    pub(super) background: Queue,
+}
+
+impl Queues {
+    pub(super) fn new() -> Result<Arc<Self>> {
+        let queues = Self {
+            stream: Queue::new(c"imgstream_stream")?,
+            store: Queue::new(c"imgstream_store")?,
+            background: Queue::new(c"imgstream_bg")?,
+        };
+        Ok(Arc::new(queues, GFP_KERNEL)?)
+    }
+}
+
+/// The shared part.
+#[pin_data]
+pub(super) struct Inner {
+    /// The disk.
+    pub(super) disk: Arc<Bdev>,
+    /// Map, claims, boot list, counter.
+    pub(super) tables: Arc<Tables>,
+    /// What makes states durable.
+    pub(super) store: Arc<Store>,
+    /// The repository; none if nothing was absent at attach.
+    pub(super) source: Option<Source>,
+    /// Whether clean blocks may be fetched again.
+    pub(super) trust: Trust,
+    /// Work queues.
+    pub(super) queues: Arc<Queues>,
+    /// Bios that wait for something.
+    pub(super) retry: Arc<Retry>,
+    /// Fetches under way.
+    #[pin]
+    pub(super) units: Units,
+    /// Pages for them.
+    pub(super) pool: Arc<PagePool>,
+    /// One block of zeroes.
+    pub(super) zeroes: PageBuf,
+    /// Front parts of bios that were split.
+    #[pin]
+    pub(super) splits: BioSet<()>,
+    /// Clones sent to the disk.
+    #[pin]
+    pub(super) clones: BioSet<LocalIo>,
+    /// Copies of writes that have to be durable at completion, without that demand.
+    #[pin]
+    pub(super) wholes: BioSet<Whole>,
+    /// Bios over our own pages.
+    #[pin]
+    pub(super) own: BioSet<LocalIo>,
+    /// The blocks that `settle` is moving: packed start and length, 0 for none.
+    excluded: AtomicU64,
+    /// Set when the repository is not needed any more.
+    pub(super) independent: AtomicBool,
+    /// Counters.
+    pub(super) counters: Counters,
+}
+
+impl Inner {
+    /// Puts the parts together.
+    pub(super) fn new(
+        disk: Arc<Bdev>,
+        store: Arc<Store>,
+        source: Option<Source>,
+        trust: Trust,
+        queues: Arc<Queues>,
+        retry: Arc<Retry>,
+    ) -> Result<impl PinInit<Self, Error>> {
+        let pool = PagePool::new(RESERVE_PAGES)?;
+        let zeroes = PageBuf::new(&pool, 1)?;
+        zeroes.fill_zero(0, zeroes.len())?;
+        let tables = store.tables().clone();
+        let independent = AtomicBool::new(source.is_none());
+        Ok(try_pin_init!(Self {
+            disk,
+            tables,
+            store,
+            source,
+            trust,
+            queues,
+            retry,
+            units <- Units::new(),
+            pool,
+            zeroes,
+            splits <- BioSet::new(RESERVE_BIOS, false),
+            clones <- BioSet::new(RESERVE_BIOS, false),
+            wholes <- BioSet::new(RESERVE_BIOS, false),
+            own <- BioSet::new(RESERVE_BIOS, true),
+            excluded: AtomicU64::new(0),
+            independent,
+            counters: Counters::default(),
+        }))
+    }
+
+    /// Where a block is; see `Locator::locate`. Only members of an epoch may act on the answer.
+    pub(super) fn locate(&self, block: u64, max_blocks: u64) -> Option<Piece> {
+        self.tables.locator().locate(block, max_blocks)
+    }
+
+    /// Whether states may change and be recorded: rule 10.
+    pub(super) fn may_change_state(&self) -> bool {
+        self.tables.health.get().may_change_state()
+    }
+
+    /// Whether the repository answers right now.
+    pub(super) fn connected(&self) -> bool {
+        self.source.as_ref().is_some_and(Source::ready)
+    }
+
+    /// Keeps guest writes out of `run` from the next epoch on; an empty run keeps nothing out.
+    pub(super) fn exclude(&self, run: Run) {
+        // One word, so that nobody sees one half of an old and one half of a new range.
+        let packed = (run.start << LEN_BITS) | (run.blocks & LEN_MASK);
+        let packed = if run.is_empty() { 0 } else { packed };
+        self.excluded.store(packed, Ordering::SeqCst);
+    }
+
+    /// Whether `settle` is at work on a part of `run`. For members of an epoch only: who entered after `exclude` sees
+    /// it, and who entered before is waited for.
+    pub(super) fn is_excluded(&self, run: Run) -> bool {
+        let packed = self.excluded.load(Ordering::SeqCst);
+        packed != 0 && Run::new(packed >> LEN_BITS, packed & LEN_MASK).overlaps(&run)
+    }
+
+    /// Whether so many blocks can be excluded at once.
+    pub(super) const EXCLUDE_MAX_BLOCKS: u64 = LEN_MASK;
+}
+
+const LEN_BITS: u32 = 20;
+const LEN_MASK: u64 = (1 << LEN_BITS) - 1;
+
+/// The blocks that a range of sectors touches.
+pub(super) fn covering(sector: u64, sectors: u32) -> Run {
+    let end = sector.saturating_add(sectors.into());
+    Run::from_to(sector / BLOCK_SECTORS, end.div_ceil(BLOCK_SECTORS))
+}
+
+/// The status of an error, and of a sum that does not work out.
+pub(super) fn status(result: Result) -> BlkStatus {
+    BlkStatus::from(result)
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What happens when I/O that was sent to the disk completes. Interrupt context, mostly.
+
+use crate::{
+    device::{
+        inner::{
+            covering,
+            Member, //
+        },
+        retry::Retry,
+        units::Unit, //
+    },
+    kapi::{
+        bio::{
+            Bio,
+            Completion, //
+        },
+        blk::BlkStatus, //
+    },
+};
+use core::sync::atomic::Ordering;
+use imgstream_engine::{
+    block::Run,
+    map::Change, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What an I/O to the disk is for.
+pub(super) enum Purpose {
+    /// A read of present blocks.
+    Read,
+    /// A read through the source view.
+    View,
+    /// A write to present blocks: nothing to do afterwards.
+    Write,
+    /// A write of whole blocks that were absent or zero, all claimed.
+    NewSlot(Run),
+    /// A fill stores claimed blocks.
+    Fill(Arc<Unit>, Run),
+}
+
+/// An I/O to the disk; in its epoch until it has completed, so that nobody gives its location away meanwhile.
+pub(super) struct LocalIo {
+    pub(super) member: Member,
+    pub(super) purpose: Purpose,
+}
+
+impl Completion for LocalIo {
+    fn done(self, original: Option<Bio>, status: BlkStatus) {
+        let member = self.member;
+        match self.purpose {
+            Purpose::Read => return read_done(&member, original, status),
+            Purpose::View => {}
+            Purpose::Write => count_write(&member, status),
+            Purpose::NewSlot(run) => {
+                count_write(&member, status);
+                // The block has the guest's data, or still has no data: now the map says so, then the claim goes.
+                settle_claim(&member, run, Change::Written, status);
+            }
+            Purpose::Fill(unit, run) => {
+                // A write error leaves the block absent. Readers had their answer before.
+                count_write(&member, status);
+                let stored = settle_claim(&member, run, Change::Filled, status);
+                let bytes = Run::new(0, stored).bytes();
+                member.counters.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+                unit.part_stored();
+            }
+        }
+        if let Some(bio) = original {
+            bio.end(status);
+        }
+    }
+}
+
+fn settle_claim(member: &Member, run: Run, change: Change, status: BlkStatus) -> u64 {
+    let mut changed = 0;
+    if status.is_ok() {
+        changed = member.tables.map().apply(run, change);
+    }
+    member.tables.claims().release_run(run);
+    member.retry.wake();
+    changed
+}
+
+fn count_write(member: &Member, status: BlkStatus) {
+    if !status.is_ok() {
+        member.counters.errors_write.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A clean block that cannot be read is read from the repository instead, if clean can be relied on: the bio is marked
+/// and goes to the stream queue, which tries the disk once more and then the repository.
+fn read_done(member: &Member, original: Option<Bio>, status: BlkStatus) {
+    let Some(mut bio) = original else {
+        return;
+    };
+    if status.is_ok() {
+        return bio.end(status);
+    }
+    member.counters.errors_read.fetch_add(1, Ordering::Relaxed);
+    let block = covering(bio.sector(), bio.sectors()).start;
+    let state = member.tables.map().state(block);
+    if member.trust.may_fetch(state) && !bio.is_marked() && !bio.is_nowait() {
+        bio.mark();
+        return member.retry.again(bio);
+    }
+    bio.end(status);
+}
+
+/// The data of a write that has to be durable at completion: when it is written, a flush round follows.
+pub(super) struct Whole {
+    pub(super) retry: Arc<Retry>,
+}
+
+impl Completion for Whole {
+    fn done(self, original: Option<Bio>, status: BlkStatus) {
+        match original {
+            Some(bio) if status.is_ok() => self.retry.flush(bio),
+            Some(bio) => bio.end(status),
+            None => {}
+        }
+    }
+}

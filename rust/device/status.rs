@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What `/sys/block/imgstream0/imgstream/` shows.
+
+use crate::{
+    device::{
+        CommitMode,
+        Device,
+        Rates, //
+    },
+    kapi::time::now_ms,
+};
+use core::{
+    fmt::{
+        Result,
+        Write, //
+    },
+    sync::atomic::Ordering,
+};
+use imgstream_engine::{
+    block::BlockState,
+    fill::missing_blocks,
+    health::Health, //
+};
+use imgstream_proto::{
+    abi::status::{
+        Attribute,
+        Connection, //
+    },
+    disk::BLOCK_BYTES,
+};
+
+impl Device {
+    /// Writes the value of one file, without the newline. Process context; may sleep.
+    pub(crate) fn show(&self, attribute: Attribute, out: &mut impl Write) -> Result {
+        let core = &self.core;
+        let locator = core.tables.locator();
+        let blocks = |state| core.tables.map().counts().get(state);
+        let counters = &core.counters;
+        let yes = |yes: bool| if yes { "yes" } else { "no" };
+        match attribute {
+            Attribute::State => out.write_str(self.state()),
+            Attribute::Mode => out.write_str("repository"),
+            Attribute::Uuid => uuid(&self.uuid, out),
+            Attribute::Disk => out.write_str(core::str::from_utf8(&self.name).unwrap_or("?")),
+            Attribute::ImageBytes => write!(out, "{}", core.tables.geometry().image_bytes),
+            Attribute::Copied => write!(out, "{}", locator.counter().saturating_mul(BLOCK_BYTES)),
+            Attribute::BlocksTotal => write!(out, "{}", core.tables.blocks()),
+            Attribute::BlocksAbsent => write!(out, "{}", missing_blocks(&locator)),
+            Attribute::BlocksClean => write!(out, "{}", blocks(BlockState::Clean)),
+            Attribute::BlocksDirty => write!(out, "{}", blocks(BlockState::Dirty)),
+            Attribute::BlocksZero => write!(out, "{}", blocks(BlockState::Zero)),
+            Attribute::BlocksHome => write!(out, "{}", locator.home_blocks()),
+            Attribute::StoredBytes => write!(out, "{}", counters.stored_bytes.load(Ordering::Relaxed)),
+            Attribute::Independent => {
+                out.write_str(yes(core.independent.load(Ordering::Relaxed)))
+            }
+            Attribute::Fill => self.show_fill(out),
+            Attribute::Commit => out.write_str(self.commit_word()),
+            Attribute::ErrorsRead => write!(out, "{}", counters.errors_read.load(Ordering::Relaxed)),
+            Attribute::ErrorsWrite => {
+                write!(out, "{}", counters.errors_write.load(Ordering::Relaxed))
+            }
+            Attribute::ErrorsJournal => {
+                let failed = core.tables.health.get() != Health::Sound;
+                write!(out, "{}", u32::from(failed))
+            }
+            Attribute::Inflight => write!(out, "{}", core.units.len()),
+            Attribute::SourceView => out.write_str(yes(self.disks.lock().view.is_some())),
+            Attribute::LastError => self.show_last_error(out),
+            Attribute::FetchedBytes
+            | Attribute::Portal
+            | Attribute::Connection
+            | Attribute::ConnectionSince
+            | Attribute::Reconnects
+            | Attribute::FetchesInflight => self.show_connection(attribute, out),
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        self.store.superblock().map_or("unknown", |superblock| superblock.state.name())
+    }
+
+    fn commit_word(&self) -> &'static str {
+        match self.background.look(|plan| plan.commit) {
+            CommitMode::Idle => "idle",
+            CommitMode::Running => "running",
+            CommitMode::Paused => "paused",
+            CommitMode::Done => "done",
+        }
+    }
+
+    fn show_fill(&self, out: &mut impl Write) -> Result {
+        let (on, Rates { min_kib_s, max_kib_s }) =
+            self.background.look(|plan| (plan.fill, plan.fill_rates));
+        let on = if on { "on" } else { "off" };
+        write!(out, "{on} {min_kib_s} {max_kib_s}")
+    }
+
+    fn show_last_error(&self, out: &mut impl Write) -> Result {
+        if self.core.tables.health.get() != Health::Sound {
+            return out.write_str("writing the control area failed");
+        }
+        if self.core.counters.errors_write.load(Ordering::Relaxed) != 0 {
+            return out.write_str("a write to the disk failed");
+        }
+        if self.core.counters.errors_read.load(Ordering::Relaxed) != 0 {
+            return out.write_str("a read failed");
+        }
+        out.write_str("none")
+    }
+
+    fn show_connection(&self, attribute: Attribute, out: &mut impl Write) -> Result {
+        let Some(source) = &self.core.source else {
+            return match attribute {
+                Attribute::Portal => out.write_str("none"),
+                Attribute::Connection => out.write_str(Connection::Closed.word()),
+                _ => out.write_str("0"),
+            };
+        };
+        let now = source.status().snapshot();
+        let counters = source.status().counters();
+        match attribute {
+            Attribute::FetchedBytes => {
+                write!(out, "{}", counters.fetched_bytes.load(Ordering::Relaxed))
+            }
+            Attribute::FetchesInflight => {
+                write!(out, "{}", counters.fetches_inflight.load(Ordering::Relaxed))
+            }
+            Attribute::Reconnects => write!(out, "{}", counters.reconnects.load(Ordering::Relaxed)),
+            Attribute::ConnectionSince => {
+                write!(out, "{}", now_ms().saturating_sub(now.since_ms) / 1000)
+            }
+            Attribute::Portal => match now.portal {
+                Some(portal) => write!(out, "{}", portal.0),
+                None => out.write_str("none"),
+            },
+            _ => {
+                out.write_str(now.connection.word())?;
+                match now.reason.as_str() {
+                    "" => Ok(()),
+                    reason => write!(out, ": {reason}"),
+                }
+            }
+        }
+    }
+}
+
+fn uuid(uuid: &[u8; 16], out: &mut impl Write) -> Result {
+    for (index, byte) in uuid.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            out.write_str("-")?;
+        }
+        write!(out, "{byte:02x}")?;
+    }
+    Ok(())
+}

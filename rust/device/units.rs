@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Fetches under way: one for a block, however many readers wait for it.
+//!
+//! A [`Unit`] goes through: asked for -> arrived: waiters are answered -> stored, block by block as far as nobody else
+//! has claimed them -> gone. Its pages are the ones that were received into and are stored from; readers get copies
+//! (rule 6). Nothing is claimed and no lock is held while the network is waited for (rule 4).
+//!
+//! Locks: `Units::list`, then nothing; `Unit::waiters`, then nothing. Process context only.
+
+use crate::{
+    device::{
+        inner::{
+            Core,
+            PIECE_BLOCKS, //
+        },
+        local::{
+            LocalIo,
+            Purpose, //
+        },
+        merge, //
+    },
+    kapi::{
+        bio::Op,
+        blk::{
+            mq::Request,
+            BlkStatus,
+            SECTOR_BYTES, //
+        },
+        page::{
+            PageBuf,
+            PAGE_BYTES, //
+        },
+    },
+    source::{
+        Fetch,
+        FetchDone,
+        Priority, //
+    },
+};
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
+use imgstream_engine::{
+    block::{
+        BlockState,
+        Run, //
+    },
+    locate::Place,
+};
+use kernel::{
+    new_condvar,
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        CondVar,
+        Mutex, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+/// Who waits for blocks.
+pub(super) enum Waiter {
+    /// A read: wants a copy.
+    Read(Request),
+    /// A write of a part of one block: wants it merged.
+    Merge(Request),
+    /// The fill or the commit: wants it stored, no more.
+    Nobody,
+}
+
+enum Phase {
+    Waiting(KVec<(Waiter, Run)>),
+    Here,
+    Failed(Error),
+}
+
+/// A fetch.
+#[pin_data]
+pub(super) struct Unit {
+    run: Run,
+    /// Whether the blocks are stored. Not if a bad clean block is read again: its slot may have been written meanwhile.
+    store: bool,
+    buf: PageBuf,
+    #[pin]
+    phase: Mutex<Phase>,
+    /// Stores under way, and one while they are being started.
+    storing: AtomicU32,
+    #[pin]
+    work: Work<Unit>,
+    core: Arc<Core>,
+}
+
+impl_has_work! { impl HasWork<Self> for Unit { self.work } }
+
+/// All of them.
+#[pin_data]
+pub(super) struct Units {
+    #[pin]
+    list: Mutex<KVec<Arc<Unit>>>,
+    #[pin]
+    fewer: CondVar,
+}
+
+impl Units {
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            list <- new_mutex!(KVec::new(), "imgstream:units"),
+            fewer <- new_condvar!("imgstream:units"),
+        })
+    }
+
+    /// Fetches under way.
+    pub(super) fn len(&self) -> usize {
+        self.list.lock().len()
+    }
+
+    /// Waits until at most `count` are under way. Process context.
+    pub(super) fn wait_until_at_most(&self, count: usize) {
+        let mut list = self.list.lock();
+        while list.len() > count {
+            self.fewer.wait(&mut list);
+        }
+    }
+
+    /// Whether some block of `run` is being fetched.
+    pub(super) fn overlaps(&self, run: Run) -> bool {
+        self.list.lock().iter().any(|unit| unit.run.overlaps(&run))
+    }
+
+    /// A unit that brings `block`, or how many blocks from it on nobody brings.
+    fn find(list: &[Arc<Unit>], run: Run, store: bool) -> Result<Arc<Unit>, u64> {
+        let mut free = run.blocks.min(PIECE_BLOCKS);
+        for unit in list {
+            if unit.run.contains(run.start) && (unit.store || !store) {
+                return Ok(unit.clone());
+            }
+            if unit.run.start > run.start {
+                free = free.min(unit.run.start - run.start);
+            }
+        }
+        Err(free)
+    }
+
+    /// Adds a unit unless another one brings a part of it already.
+    fn add(&self, unit: &Arc<Unit>) -> Result<bool> {
+        let mut list = self.list.lock();
+        let free = Self::find(&list, unit.run, unit.store);
+        if !matches!(free, Err(blocks) if blocks >= unit.run.blocks) {
+            return Ok(false);
+        }
+        list.push(unit.clone(), GFP_KERNEL)?;
+        Ok(true)
+    }
+
+    fn remove(&self, unit: &Arc<Unit>) {
+        self.list.lock().retain(|other| !Arc::ptr_eq(other, unit));
+        self.fewer.notify_all();
+    }
+}
+
+/// Lets `waiter` wait for the first blocks of `run`, joining a fetch or starting one; how many blocks that are.
+/// Process context; does not wait for the network.
+pub(super) fn want(
+    core: &Arc<Core>,
+    run: Run,
+    waiter: Waiter,
+    priority: Priority,
+    store: bool,
+) -> Result<u64> {
+    loop {
+        let free = match Units::find(&core.units.list.lock(), run, store) {
+            Ok(unit) => return unit.join(run, waiter),
+            Err(free) => free,
+        };
+        // Allocated without the lock, so somebody else may be faster: then look again.
+        let unit = Unit::new(core, Run::new(run.start, free), store)?;
+        if core.units.add(&unit)? {
+            let blocks = unit.join(run, waiter)?;
+            unit.start(priority);
+            return Ok(blocks);
+        }
+    }
+}
+
+impl Unit {
+    fn new(core: &Arc<Core>, run: Run, store: bool) -> Result<Arc<Self>> {
+        let buf = PageBuf::new(&core.pool, usize::try_from(run.blocks)?)?;
+        let waiters = KVec::with_capacity(4, GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                run,
+                store,
+                buf,
+                phase <- new_mutex!(Phase::Waiting(waiters), "imgstream:unit"),
+                storing: AtomicU32::new(1),
+                work <- new_work!("imgstream:unit"),
+                core: core.clone(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn start(self: Arc<Self>, priority: Priority) {
+        let fetch = Fetch::new(self.run.start_bytes(), self.buf.clone(), priority, self.clone());
+        match (fetch, &self.core.source) {
+            (Ok(fetch), Some(source)) => source.fetch(fetch),
+            (Ok(_), None) => self.clone().fetched(self.buf.clone(), Err(EIO)),
+            (Err(error), _) => self.clone().fetched(self.buf.clone(), Err(error)),
+        }
+    }
+
+    /// Adds a waiter for what this unit brings of `run`, from its start on; answers it at once if that is here.
+    fn join(&self, run: Run, waiter: Waiter) -> Result<u64> {
+        let part = run.intersection(&self.run);
+        let mut phase = self.phase.lock();
+        let result = match &mut *phase {
+            Phase::Waiting(waiters) => {
+                waiters.push((waiter, part), GFP_KERNEL)?;
+                return Ok(part.blocks);
+            }
+            Phase::Here => Ok(()),
+            Phase::Failed(error) => Err(*error),
+        };
+        drop(phase);
+        self.answer(waiter, part, result);
+        Ok(part.blocks)
+    }
+
+    fn answer(&self, waiter: Waiter, part: Run, result: Result) {
+        let offset = Run::from_to(self.run.start, part.start).bytes() as usize;
+        match (waiter, result) {
+            (Waiter::Read(request), Ok(())) => merge::copy_in(&request, part, &self.buf, offset),
+            (Waiter::Merge(request), Ok(())) => {
+                merge::write_block(&self.core, &request, part.start, Some((&self.buf, offset)));
+            }
+            (Waiter::Read(request) | Waiter::Merge(request), Err(error)) => {
+                request.fail(BlkStatus::from(error));
+            }
+            (Waiter::Nobody, _) => {}
+        }
+    }
+
+    /// Stores what is still absent and nobody has claimed; the rest is dropped.
+    fn store(self: &Arc<Self>) {
+        let mut at = self.run.start;
+        while at < self.run.end() {
+            let Some(piece) = self.core.locate(at, Run::from_to(at, self.run.end()).blocks) else {
+                return;
+            };
+            if piece.place != Place::Absent {
+                at = at.saturating_add(piece.blocks);
+                continue;
+            }
+            let taken = self.claim(Run::new(at, piece.blocks));
+            if !taken.is_empty() && self.write(taken).is_err() {
+                self.core.tables.claims().release_run(taken);
+                self.core.retry.wake();
+            }
+            // The block behind what was taken is somebody else's, unless the piece ends there.
+            let more = u64::from(taken.blocks < piece.blocks);
+            at = taken.end().saturating_add(more);
+        }
+    }
+
+    /// Claims blocks from the start of `run` on as long as they are free and absent. Claim first, look at the map second.
+    fn claim(&self, run: Run) -> Run {
+        let claims = self.core.tables.claims();
+        let mut end = run.start;
+        while end < run.end() && claims.try_claim(end) {
+            if self.core.tables.map().state(end) != BlockState::Absent {
+                claims.release(end);
+                self.core.retry.wake();
+                break;
+            }
+            end = end.saturating_add(1);
+        }
+        Run::from_to(run.start, end)
+    }
+
+    fn write(self: &Arc<Self>, run: Run) -> Result {
+        let member = self.core.enter();
+        let piece = member.locate(run.start, run.blocks).ok_or(EINVAL)?;
+        // Home meanwhile, or being moved: then this is not needed any more, or the commit asks again.
+        if piece.place != Place::Absent || piece.blocks < run.blocks || member.is_excluded(run) {
+            return Err(EBUSY);
+        }
+        let offset = Run::from_to(self.run.start, run.start).bytes() as usize;
+        let disk = self.core.disk.clone();
+        let mut bio = self.core.own.over(
+            &disk,
+            Op::Write,
+            &self.buf,
+            offset,
+            run.bytes() as usize, //
+        )?;
+        bio.set_sector(piece.disk_bytes / SECTOR_BYTES);
+        self.storing.fetch_add(1, Ordering::Relaxed);
+        let purpose = Purpose::Fill(self.clone(), run);
+        bio.submit(LocalIo { member, purpose });
+        Ok(())
+    }
+
+    /// A store has completed, or starting them is through. Any context.
+    pub(super) fn part_stored(self: Arc<Self>) {
+        if self.storing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let queues = self.core.queues.clone();
+            let _ = queues.store.enqueue(self);
+        }
+    }
+}
+
+impl FetchDone for Unit {
+    fn fetched(self: Arc<Self>, _buf: PageBuf, result: Result) {
+        let next = match result {
+            Ok(()) => Phase::Here,
+            Err(error) => Phase::Failed(error),
+        };
+        let last = core::mem::replace(&mut *self.phase.lock(), next);
+        if let Phase::Waiting(waiters) = last {
+            for (waiter, part) in waiters {
+                self.answer(waiter, part, result);
+            }
+        }
+        if result.is_err() {
+            self.core.counters.errors_read.fetch_add(1, Ordering::Relaxed);
+        } else if self.store && self.core.may_change_state() {
+            self.store();
+        }
+        self.part_stored();
+    }
+}
+
+impl WorkItem for Unit {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.core.units.remove(&this);
+    }
+}
+
+const _: () = assert!(PAGE_BYTES == imgstream_proto::disk::BLOCK_LEN);
