@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Everything here runs in a build root that is made on first use: see Documentation/development.rst.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+IN_ROOT := scripts/in-root
+
+.PHONY: help
+help:
+	@echo 'Build'
+	@echo '  module       imgstream.ko for the stock kernel of Debian trixie-backports  -> build/module'
+	@echo '  tools        imgstreamctl, one static program for any Debian               -> build/tools'
+	@echo '  install      puts both and the initramfs hooks into DESTDIR (default: this computer)'
+	@echo 'See it work'
+	@echo '  demo         a Debian moves to another image in virtual machines, and back (15 min, first time 40)'
+	@echo 'Test'
+	@echo '  check        what has to pass before every merge: the quick part of lint, test-unit, selftest, e2e'
+	@echo '               (25 min without KVM, first time 60)'
+	@echo '  check-long   all of lint, more random cases, everything in check, and the demo'
+	@echo '  test-unit    cargo test                                                    (2 to 5 min)'
+	@echo '  selftest     the module in virtual machines; TESTS="test_module_01 ..." for some'
+	@echo '  e2e          a small migrate, commit and roll back with real Debian disks'
+	@echo '  lint         format, clippy, sparse, checkpatch, shellcheck, licences, documentation'
+	@echo '  format       formats the Rust code'
+	@echo 'Other'
+	@echo '  root         a shell in the build root'
+	@echo '  clean        removes build/'
+	@echo '  clean-cache  removes build roots and kernels of older versions from the cache'
+	@echo 'Variables: IMGSTREAM_CACHE (default ~/.cache/imgstream), IMGSTREAM_BUILD (build), IMGSTREAM_MIRROR,'
+	@echo '  IMGSTREAM_KERNEL (a series of scripts/kernel-series), IMGSTREAM_ACCEL (for QEMU), NATIVE=1 (no build root),'
+	@echo '  DESTDIR and KVER (for install), TESTS (for selftest)'
+
+.PHONY: module tools test-unit selftest e2e demo lint format
+module:
+	@$(IN_ROOT) scripts/module
+
+tools:
+	@$(IN_ROOT) scripts/tools
+
+test-unit:
+	@$(IN_ROOT) scripts/test-unit
+
+selftest: module tools
+	@$(IN_ROOT) selftests/run $(TESTS)
+
+e2e demo: module tools
+	@$(IN_ROOT) scripts/e2e $@
+
+lint:
+	@$(IN_ROOT) scripts/lint all
+
+format:
+	@$(IN_ROOT) scripts/rust-files --format
+
+.PHONY: check check-long
+check:
+	@scripts/check
+
+check-long:
+	@scripts/check long
+
+.PHONY: install root clean clean-cache
+install:
+	@DESTDIR='$(DESTDIR)' KVER='$(KVER)' scripts/install
+
+root:
+	@$(IN_ROOT) bash
+
+clean:
+	@scripts/clean
+
+clean-cache:
+	@scripts/clean cache
