@@ -64,7 +64,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Opens the disk and offers it as `imgbench-bio` and `imgbench-mq`.
-    pub(crate) fn new(path: &CStr) -> Result<Self> {
+    pub(crate) fn open(path: Option<&CStr>) -> Result<Self> {
+        let path = path.ok_or(EINVAL)?;
         let disk = Arc::new(Bdev::open(path)?, GFP_KERNEL)?;
         let config = |name, limits| Config {
             name,

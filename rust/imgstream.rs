@@ -9,6 +9,7 @@ use kernel::prelude::*;
 #[cfg(IMGSTREAM_BENCH)]
 mod bench;
 mod bindings;
+mod control;
 mod device;
 mod kapi;
 mod source;
@@ -22,23 +23,21 @@ module! {
     license: "GPL",
 }
 
+#[cfg(not(IMGSTREAM_BENCH))]
+use control::Entrance;
+
+/// The bench instead: it takes the disk for itself.
+#[cfg(IMGSTREAM_BENCH)]
+use bench::Bench as Entrance;
+
 struct ImgstreamModule {
-    #[cfg(IMGSTREAM_BENCH)]
-    _bench: bench::Bench,
+    _entrance: Entrance,
 }
 
 impl kernel::Module for ImgstreamModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("loaded\n");
         Ok(Self {
-            #[cfg(IMGSTREAM_BENCH)]
-            _bench: bench::Bench::new(kapi::param::disk().ok_or(EINVAL)?)?,
+            _entrance: Entrance::open(kapi::param::disk())?,
         })
-    }
-}
-
-impl Drop for ImgstreamModule {
-    fn drop(&mut self) {
-        pr_info!("unloaded\n");
     }
 }

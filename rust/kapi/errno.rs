@@ -49,6 +49,8 @@ errors! {
     NetworkUnreachable = ENETUNREACH;
     /// The medium has no such data.
     NoData = ENODATA;
+    /// Not supported.
+    NotSupported = EOPNOTSUPP;
     /// The other side broke the protocol.
     Protocol = EPROTO;
     /// The other side has an I/O error.

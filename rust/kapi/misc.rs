@@ -12,6 +12,7 @@ use core::marker::PhantomData;
 use kernel::{
     container_of,
     error::to_result,
+    ffi::c_int,
     fs::File,
     miscdevice::{
         MiscDevice,
@@ -50,6 +51,12 @@ impl Argument {
     pub(crate) fn write(self, from: &[u8]) -> Result {
         UserSlice::new(self.0, from.len()).writer().write_slice(from)
     }
+}
+
+/// Whether the current task may do anything to the machine (`CAP_SYS_ADMIN`).
+pub(crate) fn may_administer() -> bool {
+    // SAFETY: Process context, as every caller of an ioctl's handler.
+    unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) }
 }
 
 /// Makes a [`Control`] a `MiscDevice`. Private, so that [`Registration`] is the only way to register one.

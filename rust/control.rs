@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Who may tell the device what to do: `/dev/imgstream-control`, the module parameter `disk=`, and the files in sysfs.
+//!
+//! One lock, `Manager::attached`: attaching, detaching and every other command come one after the other. Files are read
+//! without it, so that status is there while a command takes its time.
+
+mod ioctl;
+
+use crate::{
+    device::Device,
+    kapi::{
+        errno::Errno,
+        misc::{
+            FileOperations,
+            Registration, //
+        },
+        sysfs::{
+            announce_change,
+            Files,
+            Group,
+            Text, //
+        },
+    },
+    source::Line, //
+};
+use imgstream_proto::abi::{
+    refusal::Refusal,
+    status::Attribute, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+static OPERATIONS: FileOperations<Manager> = FileOperations::new(&crate::THIS_MODULE);
+
+/// Everything of the module that is reachable from outside.
+///
+/// Fields are dropped in this order: first nobody can come in any more, then the disk is detached.
+pub(crate) struct Entrance {
+    _device_file: Pin<KBox<Registration<Manager>>>,
+    manager: Arc<Manager>,
+}
+
+impl Entrance {
+    /// Attaches `disk` if there is one, then opens the door.
+    pub(crate) fn open(disk: Option<&CStr>) -> Result<Self> {
+        let manager = Manager::new()?;
+        if let Some(path) = disk {
+            manager.attach(path).map_err(errno)?;
+        }
+        let registration = Registration::new(c"imgstream-control", &OPERATIONS, manager.clone());
+        match KBox::pin_init(registration, GFP_KERNEL) {
+            Ok(device_file) => Ok(Self {
+                _device_file: device_file,
+                manager,
+            }),
+            Err(error) => {
+                manager.close();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        self.manager.close();
+    }
+}
+
+/// The attached disk, if there is one.
+#[pin_data]
+struct Manager {
+    #[pin]
+    attached: Mutex<Option<Attached>>,
+}
+
+struct Attached {
+    // Gone while the disk is being detached.
+    files: Option<Group<Shown>>,
+    device: Arc<Device>,
+}
+
+/// The device for those who only look.
+struct Shown(Arc<Device>);
+
+impl Files for Shown {
+    const DIRECTORY: &'static CStr = c"imgstream";
+    const NAMES: &'static [&'static CStr] = &names();
+
+    fn show(&self, index: usize, out: &mut Text<'_>) -> core::fmt::Result {
+        match Attribute::ALL.get(index) {
+            Some(&attribute) => self.0.show(attribute, out),
+            None => Ok(()),
+        }
+    }
+}
+
+const fn names() -> [&'static CStr; Attribute::ALL.len()] {
+    let mut names = [c""; Attribute::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = Attribute::ALL[index].file_c();
+        index += 1;
+    }
+    names
+}
+
+impl Manager {
+    fn new() -> Result<Arc<Self>> {
+        let init = pin_init!(Self {
+            attached <- new_mutex!(None, "imgstream:attached"),
+        });
+        Arc::pin_init(init, GFP_KERNEL)
+    }
+
+    fn attach(&self, path: &CStr) -> Result<(), Refusal> {
+        let mut attached = self.attached.lock();
+        if attached.is_some() {
+            return Err(Refusal::Attached);
+        }
+        let device = Device::attach(path).inspect_err(|refusal| {
+            pr_err!("{path:?} is not attached: {}\n", refusal.sentence());
+        })?;
+        let files = files(&device).inspect_err(|_| {
+            // Nobody has had the time to open it, and if so: the next detach will say.
+            let _ = device.detach();
+        })?;
+        announce(&device);
+        *attached = Some(Attached {
+            files: Some(files),
+            device,
+        });
+        Ok(())
+    }
+
+    fn detach(&self) -> Result<(), Refusal> {
+        let mut guard = self.attached.lock();
+        let slot = &mut *guard;
+        let attached = slot.as_mut().ok_or(Refusal::NotAttached)?;
+        // Before the disk that they hang below.
+        attached.files = None;
+        if let Err(refusal) = attached.device.detach() {
+            attached.files = files(&attached.device).ok();
+            return Err(refusal);
+        }
+        *slot = None;
+        Ok(())
+    }
+
+    /// Detaches what is attached, at the end: no file is open, else the module would not be removed.
+    fn close(&self) {
+        match self.detach() {
+            Ok(()) | Err(Refusal::NotAttached) => {}
+            Err(refusal) => pr_err!("at the end: {}\n", refusal.sentence()),
+        }
+    }
+
+    /// Has the attached device do something, and tells user space what state it is in afterwards.
+    fn command(&self, f: impl FnOnce(&Device) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let slot = self.attached.lock();
+        let attached = slot.as_ref().ok_or(Refusal::NotAttached)?;
+        f(&attached.device)?;
+        announce(&attached.device);
+        Ok(())
+    }
+}
+
+fn files(device: &Arc<Device>) -> Result<Group<Shown>, Refusal> {
+    let shown = Arc::new(Shown(device.clone()), GFP_KERNEL).map_err(|_| Refusal::Memory)?;
+    let group = device.with_disk(|disk| Group::new(disk, shown));
+    group.ok_or(Refusal::NotAttached)?.map_err(|_| Refusal::Memory)
+}
+
+/// A uevent that carries the state. A failure is of no consequence: who misses it can read the file.
+fn announce(device: &Device) {
+    let mut state = Line::EMPTY;
+    if device.show(Attribute::State, &mut state).is_err() {
+        return;
+    }
+    if let Ok(variable) = CString::try_from_fmt(fmt!("IMGSTREAM_STATE={}", state.as_str())) {
+        let _ = device.with_disk(|disk| announce_change(disk, &variable));
+    }
+}
+
+/// The errno of a refusal. The refusal itself says more; this is for those who see only the errno (`insmod`).
+fn errno(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::DiskBusy | Refusal::InUse | Refusal::Attached | Refusal::SourceViewOpen => EBUSY,
+        Refusal::NoDisk => ENODEV,
+        Refusal::NotAttached => ENXIO,
+        Refusal::Memory => ENOMEM,
+        Refusal::DiskError | Refusal::Degraded => EIO,
+        Refusal::Committing | Refusal::NotCommitting | Refusal::State => EPERM,
+        Refusal::NoSuperblock => ENOENT,
+        Refusal::Unsupported | Refusal::NewerFormat => Errno::NotSupported.into(),
+        Refusal::SuperblocksDiffer
+        | Refusal::Geometry
+        | Refusal::BlockSize
+        | Refusal::Damaged
+        | Refusal::Argument
+        | Refusal::Settings => EINVAL,
+    }
+}
