@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use imgstream_proto::iscsi::bhs::{
-    flag, lun_field, opcode, AnyHeader, AsyncMessage, DataSegmentLength, LogoutRequest, LogoutResponse, NopIn, NopOut,
-    BHS_BYTES, DEFAULT_MAX_RECV_BYTES, NO_TAG,
+    flag, lun_field, opcode, AnyHeader, AsyncMessage, DataSegmentLength, LogoutRequest,
+    LogoutResponse, NopIn, NopOut, BHS_BYTES, DEFAULT_MAX_RECV_BYTES, NO_TAG,
 };
 use imgstream_proto::iscsi::sna::Sna;
 
@@ -101,7 +101,9 @@ impl Connection {
     }
 
     fn take(&mut self, target: &mut Target, pdu: &[u8]) {
-        let Some(bytes) = pdu.first_chunk() else { return };
+        let Some(bytes) = pdu.first_chunk() else {
+            return;
+        };
         let header = AnyHeader::decode(bytes);
         let data = &pdu[BHS_BYTES..BHS_BYTES + header.data_len.bytes() as usize];
         let pad = &pdu[BHS_BYTES + data.len()..];
@@ -111,9 +113,15 @@ impl Connection {
             (opcode::LOGIN_REQUEST, false) => self.take_login(target, bytes, data),
             (opcode::SCSI_COMMAND, true) => self.take_command(target, bytes, data),
             (opcode::NOP_OUT, true) => self.take_nop(target, &NopOut::decode(bytes), data),
-            (opcode::LOGOUT_REQUEST, true) => self.take_logout(target, &LogoutRequest::decode(bytes)),
+            (opcode::LOGOUT_REQUEST, true) => {
+                self.take_logout(target, &LogoutRequest::decode(bytes))
+            }
             (other, logged_in) => {
-                self.expect(target, false, &format!("opcode {other:#x}, logged in: {logged_in}"));
+                self.expect(
+                    target,
+                    false,
+                    &format!("opcode {other:#x}, logged in: {logged_in}"),
+                );
                 self.closed = true;
             }
         }
@@ -122,17 +130,33 @@ impl Connection {
     /// Notes a rule that the initiator broke.
     pub(crate) fn expect(&self, target: &mut Target, kept: bool, rule: &str) {
         if !kept {
-            target.violations.push(format!("connection {}: {rule}", self.number));
+            target
+                .violations
+                .push(format!("connection {}: {rule}", self.number));
         }
     }
 
     /// What every request of the full feature phase must carry (4.2.2).
-    pub(crate) fn check_numbers(&mut self, target: &mut Target, immediate: bool, cmd_sn: u32, exp_stat_sn: u32) {
+    pub(crate) fn check_numbers(
+        &mut self,
+        target: &mut Target,
+        immediate: bool,
+        cmd_sn: u32,
+        exp_stat_sn: u32,
+    ) {
         self.expect(target, cmd_sn == self.exp_cmd_sn.0, "CmdSN");
         // The initiator may not have seen the last statuses yet, but it cannot have seen more than were sent.
-        self.expect(target, Sna(exp_stat_sn).not_after(self.stat_sn), "ExpStatSN");
+        self.expect(
+            target,
+            Sna(exp_stat_sn).not_after(self.stat_sn),
+            "ExpStatSN",
+        );
         if !immediate {
-            self.expect(target, self.exp_cmd_sn.not_after(self.max_cmd_sn), "a command outside of the window");
+            self.expect(
+                target,
+                self.exp_cmd_sn.not_after(self.max_cmd_sn),
+                "a command outside of the window",
+            );
             self.exp_cmd_sn = self.exp_cmd_sn.next();
         }
     }
@@ -145,7 +169,11 @@ impl Connection {
     /// The window as it is told in every PDU.
     pub(crate) fn window(&mut self) -> (u32, u32) {
         if !self.window_closed {
-            let max = Sna(self.exp_cmd_sn.0.wrapping_add(self.settings.window).wrapping_sub(1));
+            let max = Sna(self
+                .exp_cmd_sn
+                .0
+                .wrapping_add(self.settings.window)
+                .wrapping_sub(1));
             if self.max_cmd_sn.before(max) || self.login.is_some() {
                 self.max_cmd_sn = max;
             }
@@ -187,7 +215,11 @@ impl Connection {
     }
 
     fn take_nop(&mut self, target: &mut Target, nop: &NopOut, data: &[u8]) {
-        self.expect(target, nop.opcode & opcode::IMMEDIATE != 0, "NOP-Out is not immediate");
+        self.expect(
+            target,
+            nop.opcode & opcode::IMMEDIATE != 0,
+            "NOP-Out is not immediate",
+        );
         self.expect(target, nop.flags == flag::FINAL, "NOP-Out without F");
         self.check_numbers(target, true, nop.cmd_sn.get(), nop.exp_stat_sn.get());
         if nop.itt.get() == NO_TAG {
@@ -197,7 +229,12 @@ impl Connection {
         self.expect(target, nop.ttt.get() == NO_TAG, "a ping with a target tag");
         target.pings += 1;
         self.pings += 1;
-        if target.fire(self.number, self.pings - 1, |f| (*f == Fault::Mute).then_some(())).is_some() {
+        if target
+            .fire(self.number, self.pings - 1, |f| {
+                (*f == Fault::Mute).then_some(())
+            })
+            .is_some()
+        {
             return;
         }
         self.window_closed = false;
@@ -218,8 +255,15 @@ impl Connection {
     }
 
     fn take_pong(&mut self, target: &mut Target, nop: &NopOut, data: &[u8]) {
-        let asked = self.pings_out.iter().position(|p| *p == (nop.ttt.get(), nop.lun));
-        self.expect(target, asked.is_some(), "a pong does not copy LUN and tag of its ping");
+        let asked = self
+            .pings_out
+            .iter()
+            .position(|p| *p == (nop.ttt.get(), nop.lun));
+        self.expect(
+            target,
+            asked.is_some(),
+            "a pong does not copy LUN and tag of its ping",
+        );
         self.expect(target, data.is_empty(), "a pong with data");
         if let Some(index) = asked {
             self.pings_out.remove(index);
@@ -267,9 +311,18 @@ impl Connection {
 
     fn take_logout(&mut self, target: &mut Target, logout: &LogoutRequest) {
         let immediate = logout.opcode & opcode::IMMEDIATE != 0;
-        self.check_numbers(target, immediate, logout.cmd_sn.get(), logout.exp_stat_sn.get());
+        self.check_numbers(
+            target,
+            immediate,
+            logout.cmd_sn.get(),
+            logout.exp_stat_sn.get(),
+        );
         self.check_tag(target, logout.itt.get());
-        self.expect(target, logout.flags == flag::FINAL, "a logout for another reason than to close");
+        self.expect(
+            target,
+            logout.flags == flag::FINAL,
+            "a logout for another reason than to close",
+        );
         target.logouts += 1;
         let stat_sn = self.next_stat_sn();
         let (exp, max) = self.window();

@@ -127,16 +127,31 @@ pub struct Plan {
 impl Plan {
     /// Plays a fault once, at the `nth` event of the first connection.
     pub fn once(nth: u32, fault: Fault) -> Self {
-        Self { connection: Some(0), nth: Some(nth), times: 1, fault }
+        Self {
+            connection: Some(0),
+            nth: Some(nth),
+            times: 1,
+            fault,
+        }
     }
 
     /// Plays a fault each time.
     pub fn always(fault: Fault) -> Self {
-        Self { connection: None, nth: None, times: u32::MAX, fault }
+        Self {
+            connection: None,
+            nth: None,
+            times: u32::MAX,
+            fault,
+        }
     }
 
     /// Plays a fault on every connection at the `nth` event, `times` times in all.
     pub fn at(nth: u32, times: u32, fault: Fault) -> Self {
-        Self { connection: None, nth: Some(nth), times, fault }
+        Self {
+            connection: None,
+            nth: Some(nth),
+            times,
+            fault,
+        }
     }
 }

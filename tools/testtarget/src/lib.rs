@@ -141,7 +141,12 @@ impl Target {
     }
 
     /// The fault that is to be played at the `nth` event of its kind on a connection; it is used up by that.
-    fn fire<T>(&mut self, connection: u32, nth: u32, pick: impl Fn(&Fault) -> Option<T>) -> Option<T> {
+    fn fire<T>(
+        &mut self,
+        connection: u32,
+        nth: u32,
+        pick: impl Fn(&Fault) -> Option<T>,
+    ) -> Option<T> {
         let due = |plan: &Plan| {
             plan.times != 0
                 && plan.connection.is_none_or(|c| c == connection)

@@ -2,7 +2,9 @@
 
 //! The target's side of the login.
 
-use imgstream_proto::iscsi::bhs::{flag, opcode, DataSegmentLength, LoginRequest, LoginResponse, BHS_BYTES};
+use imgstream_proto::iscsi::bhs::{
+    flag, opcode, DataSegmentLength, LoginRequest, LoginResponse, BHS_BYTES,
+};
 use imgstream_proto::iscsi::sna::Sna;
 use imgstream_proto::iscsi::text::{parse_number, Pairs};
 
@@ -14,16 +16,23 @@ use crate::Target;
 pub(crate) struct Login {
     first: Option<LoginRequest>,
     answers: u32,
-    /// Text that is still to be sent in pieces, and the flags of the answer that ends it.
+    /// Text that is still to be sent in pieces.
     rest: Vec<u8>,
-    rest_flags: u8,
+    /// Nothing of the target's is left to negotiate.
+    agreed: bool,
     /// The target's own proposals were made.
     proposed: bool,
 }
 
 impl Login {
     pub(crate) fn new() -> Self {
-        Self { first: None, answers: 0, rest: Vec::new(), rest_flags: 0, proposed: false }
+        Self {
+            first: None,
+            answers: 0,
+            rest: Vec::new(),
+            agreed: false,
+            proposed: false,
+        }
     }
 }
 
@@ -48,10 +57,17 @@ fn settle(connection: &Connection, key: &str, value: &str) -> Option<String> {
 const OPERATIONAL_KEYS: usize = 14;
 
 impl Connection {
-    pub(crate) fn take_login(&mut self, target: &mut Target, header: &[u8; BHS_BYTES], data: &[u8]) {
+    pub(crate) fn take_login(
+        &mut self,
+        target: &mut Target,
+        header: &[u8; BHS_BYTES],
+        data: &[u8],
+    ) {
         let request = LoginRequest::decode(header);
         self.check_login(target, &request);
-        let Some(mut login) = self.login.take() else { return };
+        let Some(mut login) = self.login.take() else {
+            return;
+        };
         let nth = login.answers;
         login.answers += 1;
         let fault = target.fire(self.number, nth, |f| match f {
@@ -68,8 +84,16 @@ impl Connection {
 
     fn check_login(&mut self, target: &mut Target, request: &LoginRequest) {
         let immediate = request.opcode & opcode::IMMEDIATE != 0;
-        self.expect(target, immediate && request.version_min == 0, "login is not immediate, or not version 0");
-        self.expect(target, request.tsih.get() == 0, "login of a new session with a handle");
+        self.expect(
+            target,
+            immediate && request.version_min == 0,
+            "login is not immediate, or not version 0",
+        );
+        self.expect(
+            target,
+            request.tsih.get() == 0,
+            "login of a new session with a handle",
+        );
         let first = self.login.as_ref().and_then(|l| l.first);
         match first {
             None => {
@@ -79,9 +103,15 @@ impl Connection {
                 }
             }
             Some(first) => {
-                let same = first.isid == request.isid && first.itt == request.itt && first.cmd_sn == request.cmd_sn;
+                let same = first.isid == request.isid
+                    && first.itt == request.itt
+                    && first.cmd_sn == request.cmd_sn;
                 self.expect(target, same, "ISID, tag or CmdSN changes within a login");
-                self.expect(target, request.exp_stat_sn.get() == self.stat_sn.0, "ExpStatSN of a login");
+                self.expect(
+                    target,
+                    request.exp_stat_sn.get() == self.stat_sn.0,
+                    "ExpStatSN of a login",
+                );
             }
         }
     }
@@ -101,33 +131,61 @@ impl Connection {
         if login.rest.is_empty() {
             let (text, agreed) = self.login_text(target, login, stage, data);
             login.rest = text;
-            let go = transit && agreed;
-            login.rest_flags = stage << 2 | if go { flag::TRANSIT | next } else { 0 };
+            login.agreed = agreed;
         } else {
-            self.expect(target, data.is_empty() && !transit, "continued text is not asked for with an empty request");
+            self.expect(
+                target,
+                data.is_empty() && !transit,
+                "continued text is not asked for with an empty request",
+            );
         }
-        let piece = self.settings.text_piece.unwrap_or(usize::MAX).min(8192).min(login.rest.len());
+        let piece = self
+            .settings
+            .text_piece
+            .unwrap_or(usize::MAX)
+            .min(8192)
+            .min(login.rest.len());
         let text: Vec<u8> = login.rest.drain(..piece).collect();
-        let flags = if login.rest.is_empty() { login.rest_flags } else { stage << 2 | flag::CONTINUE };
+        // A stage ends only where the request at hand asks for it, so not with the last piece of a continued text.
+        let go = transit && login.agreed;
+        let end = if go { flag::TRANSIT | next } else { 0 };
+        let flags = stage << 2
+            | if login.rest.is_empty() {
+                end
+            } else {
+                flag::CONTINUE
+            };
         self.send_login(request, flags, text, fault);
         flags & flag::TRANSIT != 0 && flags & 3 == 3 && !self.closed
     }
 
-    fn login_text(&mut self, target: &mut Target, login: &mut Login, stage: u8, data: &[u8]) -> (Vec<u8>, bool) {
+    fn login_text(
+        &mut self,
+        target: &mut Target,
+        login: &mut Login,
+        stage: u8,
+        data: &[u8],
+    ) -> (Vec<u8>, bool) {
         let mut text = Vec::new();
         let pairs: Vec<_> = Pairs::new(data).filter_map(Result::ok).collect();
         let whole = Pairs::new(data).all(|p| p.is_ok());
         self.expect(target, whole, "login text is malformed");
         if stage == 0 && login.answers == 1 {
             let has = |key: &str, value: &str| pairs.contains(&(key, value));
-            let named = has("TargetName", &self.settings.target_name) && has("SessionType", "Normal");
-            let polite = pairs.iter().any(|(k, _)| *k == "InitiatorName") && has("AuthMethod", "None");
+            let named =
+                has("TargetName", &self.settings.target_name) && has("SessionType", "Normal");
+            let polite =
+                pairs.iter().any(|(k, _)| *k == "InitiatorName") && has("AuthMethod", "None");
             self.expect(target, named && polite, "first login request lacks a key");
             push(&mut text, "TargetPortalGroupTag", "1");
             self.push_answer(&mut text, "AuthMethod", "None");
         }
         if stage == 1 && !pairs.is_empty() && !login.proposed {
-            self.expect(target, pairs.len() == OPERATIONAL_KEYS, "operational keys are left out");
+            self.expect(
+                target,
+                pairs.len() == OPERATIONAL_KEYS,
+                "operational keys are left out",
+            );
         }
         for (key, value) in &pairs {
             if *key == "MaxRecvDataSegmentLength" {
@@ -153,7 +211,12 @@ impl Connection {
     }
 
     fn push_answer(&self, text: &mut Vec<u8>, key: &str, value: &str) {
-        let other = self.settings.answers.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+        let other = self
+            .settings
+            .answers
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, v)| v.as_str());
         match other {
             Some("") => {}
             Some(other) => push(text, key, other),
@@ -161,7 +224,13 @@ impl Connection {
         }
     }
 
-    fn send_login(&mut self, request: &LoginRequest, flags: u8, text: Vec<u8>, fault: Option<LoginFault>) {
+    fn send_login(
+        &mut self,
+        request: &LoginRequest,
+        flags: u8,
+        text: Vec<u8>,
+        fault: Option<LoginFault>,
+    ) {
         let stat_sn = self.next_stat_sn();
         let (exp, max) = self.window();
         let ends = flags & flag::TRANSIT != 0 && flags & 3 == 3;

@@ -68,8 +68,15 @@ fn run(args: &Args) -> Result<(), String> {
         let plan = parse_plan(text).ok_or_else(|| format!("no such fault: {text}"))?;
         target.plans.push(plan);
     }
-    let server = Server::start(target, args.listen).map_err(|e| format!("cannot listen at {}: {e}", args.listen))?;
-    println!("{} lun {} of {} at {}", name, args.lun, args.target_name, server.address());
+    let server = Server::start(target, args.listen)
+        .map_err(|e| format!("cannot listen at {}: {e}", args.listen))?;
+    println!(
+        "{} lun {} of {} at {}",
+        name,
+        args.lun,
+        args.target_name,
+        server.address()
+    );
     server.join();
     Ok(())
 }
@@ -77,18 +84,36 @@ fn run(args: &Args) -> Result<(), String> {
 fn parse_plan(text: &str) -> Option<Plan> {
     let mut parts: Vec<&str> = text.split(':').collect();
     let fault = parse_fault(parts.pop()?)?;
-    let place = |text: &str| if text == "*" { Some(None) } else { text.parse().ok().map(Some) };
+    let place = |text: &str| {
+        if text == "*" {
+            Some(None)
+        } else {
+            text.parse().ok().map(Some)
+        }
+    };
     let nth = place(parts.pop()?)?;
     let connection = parts.pop().map_or(Some(None), place)?;
-    let times = if nth.is_some() && connection.is_some() { 1 } else { u32::MAX };
-    parts.is_empty().then_some(Plan { connection, nth, times, fault })
+    let times = if nth.is_some() && connection.is_some() {
+        1
+    } else {
+        u32::MAX
+    };
+    parts.is_empty().then_some(Plan {
+        connection,
+        nth,
+        times,
+        fault,
+    })
 }
 
 fn parse_fault(text: &str) -> Option<Fault> {
     let (name, numbers) = text.split_once('=').unwrap_or((text, ""));
     let numbers: Vec<u32> = match numbers {
         "" => Vec::new(),
-        numbers => numbers.split(',').map(|n| n.parse().ok()).collect::<Option<_>>()?,
+        numbers => numbers
+            .split(',')
+            .map(|n| n.parse().ok())
+            .collect::<Option<_>>()?,
     };
     let at = |i: usize| numbers.get(i).copied();
     let byte = |i: usize| at(i).and_then(|n| u8::try_from(n).ok());
@@ -134,12 +159,25 @@ mod tests {
     #[test]
     fn places_and_numbers_are_read() {
         let plan = parse_plan("0:3:short=512").unwrap();
-        assert_eq!((plan.connection, plan.nth, plan.times), (Some(0), Some(3), 1));
+        assert_eq!(
+            (plan.connection, plan.nth, plan.times),
+            (Some(0), Some(3), 1)
+        );
         assert_eq!(plan.fault, Fault::Read(ReadFault::Short(512)));
         let plan = parse_plan("*:sense=3,17,0").unwrap();
-        assert_eq!((plan.connection, plan.nth, plan.times), (None, None, u32::MAX));
+        assert_eq!(
+            (plan.connection, plan.nth, plan.times),
+            (None, None, u32::MAX)
+        );
         assert_eq!(plan.fault, Fault::Read(ReadFault::Sense(3, 17, 0)));
-        for bad in ["short", "1:short", "1:status=256", "x:stall", "0:0:0:stall", "0:nonsense"] {
+        for bad in [
+            "short",
+            "1:short",
+            "1:status=256",
+            "x:stall",
+            "0:0:0:stall",
+            "0:nonsense",
+        ] {
             assert!(parse_plan(bad).is_none(), "{bad}");
         }
     }

@@ -3,7 +3,8 @@
 //! READ(16), rightly and wrongly.
 
 use imgstream_proto::iscsi::bhs::{
-    flag, opcode, AnyHeader, DataSegmentLength, NopIn, NopOut, Reject, ScsiCommand, BHS_BYTES, NO_TAG,
+    flag, opcode, AnyHeader, DataSegmentLength, NopIn, NopOut, Reject, ScsiCommand, BHS_BYTES,
+    NO_TAG,
 };
 use imgstream_proto::iscsi::sense::{key, status};
 
@@ -37,7 +38,12 @@ impl Connection {
         if let Some(event) = target.fire(self.number, nth, pick) {
             self.announce(event);
         }
-        if target.fire(self.number, nth, |f| (*f == Fault::CloseWindow).then_some(())).is_some() {
+        if target
+            .fire(self.number, nth, |f| {
+                (*f == Fault::CloseWindow).then_some(())
+            })
+            .is_some()
+        {
             self.close_window();
         }
         let pick = |f: &Fault| match f {
@@ -69,7 +75,11 @@ impl Connection {
         let blocks = u32::from_be_bytes(*cdb[10..].first_chunk()?);
         let block = u64::from(self.settings.block_bytes);
         let bytes = u64::from(blocks) * block;
-        self.expect(target, u64::from(command.expected_bytes.get()) == bytes, "EDTL and CDB contradict each other");
+        self.expect(
+            target,
+            u64::from(command.expected_bytes.get()) == bytes,
+            "EDTL and CDB contradict each other",
+        );
         let burst = u64::from(self.settings.max_burst_bytes);
         self.expect(target, bytes <= burst, "a read longer than MaxBurstLength");
         let start = lba.checked_mul(block)?;
@@ -85,10 +95,20 @@ impl Connection {
     fn pieces(&self, data: &[u8]) -> Vec<Piece> {
         let segment = self.settings.segment_bytes.min(self.peer_max_recv).max(4) as usize;
         let pieces = data.chunks(segment).enumerate();
-        pieces.map(|(i, data)| Piece { offset: (i * segment) as u32, data: data.to_vec() }).collect()
+        pieces
+            .map(|(i, data)| Piece {
+                offset: (i * segment) as u32,
+                data: data.to_vec(),
+            })
+            .collect()
     }
 
-    fn answer_read(&mut self, command: &ScsiCommand, data: Vec<u8>, fault: Option<ReadFault>) -> Vec<Vec<u8>> {
+    fn answer_read(
+        &mut self,
+        command: &ScsiCommand,
+        data: Vec<u8>,
+        fault: Option<ReadFault>,
+    ) -> Vec<Vec<u8>> {
         if let Some(answer) = self.answer_without_data(command, fault) {
             return answer;
         }
@@ -104,7 +124,13 @@ impl Connection {
             Some(ReadFault::Hole) => {
                 pieces.remove(0);
             }
-            Some(ReadFault::Duplicate) => pieces.insert(0, Piece { offset: 0, data: pieces[0].data.clone() }),
+            Some(ReadFault::Duplicate) => pieces.insert(
+                0,
+                Piece {
+                    offset: 0,
+                    data: pieces[0].data.clone(),
+                },
+            ),
             Some(ReadFault::Overlap) => {
                 if let Some(piece) = pieces.get_mut(1) {
                     piece.offset -= 512;
@@ -122,20 +148,27 @@ impl Connection {
             }
             Some(ReadFault::Oversize) => {
                 let len = self.peer_max_recv as usize + 4;
-                pieces = vec![Piece { offset: 0, data: vec![0xee; len] }];
+                pieces = vec![Piece {
+                    offset: 0,
+                    data: vec![0xee; len],
+                }];
             }
             Some(ReadFault::DataSn) => sn_step = Some(pieces.len() - 1),
             _ => {}
         }
         let separate = self.settings.separate_status
             || pieces.is_empty()
-            || matches!(fault, Some(ReadFault::Response | ReadFault::ExpDataSn | ReadFault::Residual));
-        let mut pdus = self.data_pdus(command, &pieces, sn_step, separate, fault);
+            || matches!(
+                fault,
+                Some(ReadFault::Response | ReadFault::ExpDataSn | ReadFault::Residual)
+            );
+        let mut pdus = Vec::new();
+        if let Some(ReadFault::ForgedReject | ReadFault::ForgedPong) = fault {
+            pdus.push(self.forged(command, fault));
+        }
+        pdus.extend(self.data_pdus(command, &pieces, sn_step, separate, fault));
         if separate {
             pdus.push(self.status_pdu(command, pieces.len() as u32, fault));
-        }
-        if let Some(ReadFault::ForgedReject | ReadFault::ForgedPong) = fault {
-            pdus.insert(0, self.forged(command, fault));
         }
         pdus
     }
@@ -174,18 +207,37 @@ impl Connection {
         pdus
     }
 
-    fn status_pdu(&mut self, command: &ScsiCommand, data_pdus: u32, fault: Option<ReadFault>) -> Vec<u8> {
-        let residual = if fault == Some(ReadFault::Residual) { 512 } else { 0 };
+    fn status_pdu(
+        &mut self,
+        command: &ScsiCommand,
+        data_pdus: u32,
+        fault: Option<ReadFault>,
+    ) -> Vec<u8> {
+        let residual = if fault == Some(ReadFault::Residual) {
+            512
+        } else {
+            0
+        };
         let response = u8::from(fault == Some(ReadFault::Response));
         let wrong = u32::from(fault == Some(ReadFault::ExpDataSn));
-        frame(self.response(command, response, status::GOOD, data_pdus + wrong, residual).encode(), &[])
+        frame(
+            self.response(command, response, status::GOOD, data_pdus + wrong, residual)
+                .encode(),
+            &[],
+        )
     }
 
     /// Answers that consist of a status, or of something that is no answer.
-    fn answer_without_data(&mut self, command: &ScsiCommand, fault: Option<ReadFault>) -> Option<Vec<Vec<u8>>> {
+    fn answer_without_data(
+        &mut self,
+        command: &ScsiCommand,
+        fault: Option<ReadFault>,
+    ) -> Option<Vec<Vec<u8>>> {
         let pdu = match fault? {
             ReadFault::Stall => return Some(Vec::new()),
-            ReadFault::Status(status) => frame(self.response(command, 0, status, 0, 0).encode(), &[]),
+            ReadFault::Status(status) => {
+                frame(self.response(command, 0, status, 0, 0).encode(), &[])
+            }
             ReadFault::Sense(key, asc, ascq) => self.sense(command, key, asc, ascq),
             ReadFault::BadSense => {
                 let mut pdu = self.sense(command, key::MEDIUM, 0x11, 0);
@@ -227,7 +279,11 @@ impl Connection {
 
     fn forged(&mut self, command: &ScsiCommand, fault: Option<ReadFault>) -> Vec<u8> {
         if fault == Some(ReadFault::ForgedReject) {
-            let quoted = NopOut { opcode: opcode::IMMEDIATE, itt: command.itt, ..NopOut::default() };
+            let quoted = NopOut {
+                opcode: opcode::IMMEDIATE,
+                itt: command.itt,
+                ..NopOut::default()
+            };
             return self.reject(quoted.encode());
         }
         let stat_sn = self.next_stat_sn();

@@ -19,14 +19,32 @@ pub(crate) enum Answer {
 }
 
 impl Connection {
-    pub(crate) fn take_command(&mut self, target: &mut Target, header: &[u8; BHS_BYTES], data: &[u8]) {
+    pub(crate) fn take_command(
+        &mut self,
+        target: &mut Target,
+        header: &[u8; BHS_BYTES],
+        data: &[u8],
+    ) {
         let command = ScsiCommand::decode(header);
         let flags = command.flags;
-        self.expect(target, command.opcode & opcode::IMMEDIATE == 0, "an immediate command");
+        self.expect(
+            target,
+            command.opcode & opcode::IMMEDIATE == 0,
+            "an immediate command",
+        );
         let reads = command.expected_bytes.get() != 0;
         let right = flag::FINAL | flag::SIMPLE | if reads { flag::READ } else { 0 };
-        self.expect(target, flags == right && data.is_empty(), "flags or data of a command");
-        self.check_numbers(target, false, command.cmd_sn.get(), command.exp_stat_sn.get());
+        self.expect(
+            target,
+            flags == right && data.is_empty(),
+            "flags or data of a command",
+        );
+        self.check_numbers(
+            target,
+            false,
+            command.cmd_sn.get(),
+            command.exp_stat_sn.get(),
+        );
         self.check_tag(target, command.itt.get());
         if Some(command.lun) != lun_field(self.settings.lun) {
             return self.finish(&command, Answer::Sense(key::ILLEGAL_REQUEST, 0x25, 0));
@@ -37,7 +55,9 @@ impl Connection {
         }
         match command.cdb {
             [0x00, ..] => self.finish(&command, Answer::Data(Vec::new())),
-            [0x12, 0, _, a, b, ..] => self.finish(&command, Answer::Data(cut(inquiry(), [0, a, b]))),
+            [0x12, 0, _, a, b, ..] => {
+                self.finish(&command, Answer::Data(cut(inquiry(), [0, a, b])))
+            }
             [0x12, _, page, a, b, ..] => {
                 let answer = match self.page(page) {
                     Some(page) => Answer::Data(cut(page, [0, a, b])),
@@ -51,7 +71,11 @@ impl Connection {
             }
             [0x88, ..] => self.take_read(target, &command),
             [other, ..] => {
-                self.expect(target, false, &format!("command {other:#04x} is not on the list"));
+                self.expect(
+                    target,
+                    false,
+                    &format!("command {other:#04x} is not on the list"),
+                );
                 self.finish(&command, Answer::Sense(key::ILLEGAL_REQUEST, 0x20, 0));
             }
         }
@@ -93,7 +117,14 @@ impl Connection {
             Answer::Data(data) if !data.is_empty() => {
                 let missing = expected.saturating_sub(data.len() as u32);
                 let under = if missing == 0 { 0 } else { flag::UNDERFLOW };
-                let header = self.data_in(command, 0, 0, &data, flag::FINAL | flag::STATUS | under, missing);
+                let header = self.data_in(
+                    command,
+                    0,
+                    0,
+                    &data,
+                    flag::FINAL | flag::STATUS | under,
+                    missing,
+                );
                 self.send(header.encode(), &data);
             }
             Answer::Data(_) => {
@@ -108,7 +139,9 @@ impl Connection {
     }
 
     pub(crate) fn sense(&mut self, command: &ScsiCommand, key: u8, asc: u8, ascq: u8) -> Vec<u8> {
-        let mut data = vec![0, 18, 0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0];
+        let mut data = vec![
+            0, 18, 0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0,
+        ];
         data[9] = 10;
         let mut header = self.response(command, 0, status::CHECK_CONDITION, 0, 0);
         header.data_len = DataSegmentLength::new(data.len() as u32).unwrap_or_default();
@@ -149,7 +182,11 @@ impl Connection {
         flags: u8,
         residual: u32,
     ) -> DataIn {
-        let stat_sn = if flags & flag::STATUS == 0 { 0 } else { self.next_stat_sn() };
+        let stat_sn = if flags & flag::STATUS == 0 {
+            0
+        } else {
+            self.next_stat_sn()
+        };
         let (exp, max) = self.window();
         DataIn {
             opcode: opcode::DATA_IN,

@@ -38,7 +38,11 @@ impl Server {
         });
         let of_listener = Arc::clone(&shared);
         let listener = std::thread::spawn(move || listen(&listener, &of_listener));
-        Ok(Self { address, shared, listener: Some(listener) })
+        Ok(Self {
+            address,
+            shared,
+            listener: Some(listener),
+        })
     }
 
     /// Where it listens.

@@ -366,6 +366,3 @@ fn judge(rule: Rule, value: &str) -> Result<Option<u32>, ()> {
         Rule::Declared { least, most, .. } => number(least, most),
     }
 }
-
-#[cfg(test)]
-mod tests;
