@@ -62,6 +62,7 @@ exits! {
     PartitionTable = 25, "The partition table is missing, damaged or of an unsupported kind.";
     RootNotLast = 26, "The source's root file system is not in the last partition of the disk.";
     FilesystemKind = 27, "The file system is of an unsupported kind (ext4 is supported).";
+    Changed = 28, "The disk has changed since the migration was planned.";
     NoSuperblock = 30, "No imgstream superblock was found on the disk.";
     ForeignSuperblock = 31, "The superblock belongs to another migration, disk or image.";
     NewerSuperblock = 32, "The superblock was written by a newer version.";

@@ -115,6 +115,9 @@ pub enum Refusal {
         /// Why.
         what: String,
     },
+    /// Image, source and disk do not fit together.
+    #[error("{0}")]
+    DoesNotFit(imgstream_engine::plan::Refusal),
     /// See [`Exit::NotPublished`].
     #[error("{place} is not a published image: {what}")]
     NotPublished {
@@ -166,7 +169,7 @@ pub enum Refusal {
         why: String,
     },
     /// See [`Exit::NoSuperblock`].
-    #[error("{place} carries no imgstream superblock")]
+    #[error("no imgstream superblock: {place}")]
     NoSuperblock {
         /// The disk, or where was looked.
         place: String,
@@ -213,6 +216,14 @@ pub enum Refusal {
         /// Its state.
         state: String,
     },
+    /// See [`Exit::Changed`].
+    #[error("{place} has changed since the migration was planned: {what}")]
+    Changed {
+        /// The disk.
+        place: String,
+        /// What.
+        what: String,
+    },
     /// See [`Exit::NotConfirmed`].
     #[error("not confirmed, so nothing was done")]
     NotConfirmed,
@@ -236,6 +247,7 @@ impl Refusal {
             Refusal::DiskInUse { .. } => Exit::DiskInUse,
             Refusal::RootNotLast { .. } => Exit::RootNotLast,
             Refusal::CannotShrink { .. } => Exit::CannotShrink,
+            Refusal::DoesNotFit(refusal) => does_not_fit(refusal),
             Refusal::NotPublished { .. } => Exit::NotPublished,
             Refusal::NewerImage { .. } => Exit::NewerImage,
             Refusal::WrongState { .. } => Exit::WrongState,
@@ -249,7 +261,22 @@ impl Refusal {
             Refusal::SecondSuperblock { .. } => Exit::SecondSuperblock,
             Refusal::DamagedSuperblock { .. } => Exit::DamagedSuperblock,
             Refusal::MigrationAlive { .. } => Exit::MigrationAlive,
+            Refusal::Changed { .. } => Exit::Changed,
             Refusal::NotConfirmed => Exit::NotConfirmed,
         }
+    }
+}
+
+/// The exit code for what the engine's planner refused.
+fn does_not_fit(refusal: &imgstream_engine::plan::Refusal) -> Exit {
+    use imgstream_engine::plan::Refusal as Plan;
+    match refusal {
+        Plan::LogicalBlock { .. } => Exit::BlockSize,
+        Plan::DiskTooSmall { .. } => Exit::DiskTooSmall,
+        Plan::ImageTooLarge { .. } => Exit::ImageTooLarge,
+        Plan::SourceTooLarge { .. } => Exit::FilesystemFull,
+        Plan::BootBeyondSource { .. } => Exit::BootRegionBeyondSource,
+        Plan::TooManyBootEntries { .. } => Exit::BootSetup,
+        Plan::Impossible { .. } => Exit::NotPublished,
     }
 }

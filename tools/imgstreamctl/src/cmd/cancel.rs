@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl cancel`.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::refusal::Refusal;
+use crate::switch::source;
 
 /// Takes a migration back before the disk is shrunk.
 #[derive(Debug, clap::Args)]
@@ -9,5 +11,14 @@ pub struct Args {}
 
 /// Runs the command.
 pub fn run(_args: Args) -> Result<()> {
-    Err(Error::NotBuilt("cancel"))
+    if !source::is_armed()? {
+        return Err(Refusal::WrongState {
+            command: "cancel",
+            state: "none (no migration is about to begin)".into(),
+        }
+        .into());
+    }
+    source::remove()?;
+    println!("cancelled: the next boot is this system's own");
+    Ok(())
 }

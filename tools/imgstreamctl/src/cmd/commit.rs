@@ -1,13 +1,95 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl commit`.
 
-use crate::error::{Error, Result};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use imgstream_proto::disk::State;
+
+use super::finish_commit;
+use crate::confirm::confirm;
+use crate::device::control::{Control, Rates};
+use crate::device::Status;
+use crate::error::Result;
+use crate::finish;
+use crate::refusal::Refusal;
+
+/// How often `--wait` prints a line.
+const EVERY: Duration = Duration::from_secs(2);
 
 /// Moves every block home and ends the migration.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// At full speed, whatever the system does meanwhile.
+    #[arg(long)]
+    now: bool,
+    /// Move at least this much, however busy the system is (KiB/s, 0: no bound).
+    #[arg(long = "min", value_name = "KIB_PER_S", default_value_t = 0)]
+    min_kib_per_s: u64,
+    /// Move at most this much (KiB/s, 0: no bound).
+    #[arg(long = "max", value_name = "KIB_PER_S", default_value_t = 0)]
+    max_kib_per_s: u64,
+    /// Wait until the migration is over.
+    #[arg(long)]
+    wait: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
 
 /// Runs the command.
-pub fn run(_args: Args) -> Result<()> {
-    Err(Error::NotBuilt("commit"))
+pub fn run(args: Args) -> Result<()> {
+    let control = Control::open()?;
+    let status = Status::read()?;
+    if status.state != State::Committed.name() {
+        begin(&args, &control, &status)?;
+    }
+    if args.wait {
+        wait()?;
+        return finish_commit::finish(&Path::new("/dev").join(&status.disk));
+    }
+    // Whoever does not wait has the service wait.
+    let _ = Command::new("systemctl")
+        .args(["start", "--no-block", "imgstream-finish.service"])
+        .status();
+    println!("the commit runs; `imgstreamctl watch` shows how far it is");
+    Ok(())
+}
+
+/// The point of no return, or other rates for a commit that runs.
+fn begin(args: &Args, control: &Control, status: &Status) -> Result<()> {
+    let running = status.state == State::Committing.name();
+    if !running && status.state != State::Streaming.name() {
+        return Err(Refusal::WrongState {
+            command: "commit",
+            state: status.state.clone(),
+        }
+        .into());
+    }
+    confirm(
+        args.yes || running,
+        "After this there is no way back to the source: its files are overwritten.",
+    )?;
+    control.commit(
+        args.now,
+        Rates {
+            min_kib_per_s: args.min_kib_per_s,
+            max_kib_per_s: args.max_kib_per_s,
+        },
+    )
+}
+
+/// Prints a line every two seconds with what was done since the last one.
+fn wait() -> Result<()> {
+    let mut last = (Instant::now(), Status::read()?.copied_bytes);
+    finish::wait_committed(&mut |status| {
+        let seconds = last.0.elapsed().as_secs_f64();
+        if seconds >= EVERY.as_secs_f64() {
+            let moved = status.copied_bytes.saturating_sub(last.1);
+            let rate = (moved as f64 / seconds) as u64;
+            println!("{}", finish::progress_line(status, rate));
+            last = (Instant::now(), status.copied_bytes);
+        }
+    })
 }

@@ -2,12 +2,15 @@
 //! The commands: one file each, with its arguments and `run`.
 
 pub mod attach;
+pub mod boot;
 pub mod cancel;
 pub mod check;
 pub mod commit;
 pub mod detach;
 pub mod dump;
 pub mod fill;
+pub mod finish_commit;
+pub mod finish_rollback;
 pub mod migrate;
 pub mod pause;
 pub mod plan;
@@ -45,6 +48,15 @@ pub enum Command {
     /// Runs the steps of the stage environment.
     #[command(hide = true)]
     Stage(stage::Args),
+    /// Starts the target: called by its initramfs.
+    #[command(hide = true)]
+    Boot(boot::Args),
+    /// Takes the driver out of the boot path after a commit.
+    #[command(hide = true)]
+    FinishCommit(finish_commit::Args),
+    /// Cleans up in the source after a roll back or a refusal.
+    #[command(hide = true)]
+    FinishRollback(finish_rollback::Args),
     /// Attaches a disk that carries an imgstream superblock.
     Attach(attach::Args),
     /// Detaches the imgstream device.
@@ -78,6 +90,9 @@ impl Command {
             Command::Migrate(_) => "migrate",
             Command::Cancel(_) => "cancel",
             Command::Stage(_) => "stage",
+            Command::Boot(_) => "boot",
+            Command::FinishCommit(_) => "finish-commit",
+            Command::FinishRollback(_) => "finish-rollback",
             Command::Attach(_) => "attach",
             Command::Detach(_) => "detach",
             Command::Status(_) => "status",
@@ -100,6 +115,9 @@ impl Command {
             Command::Migrate(args) => migrate::run(args),
             Command::Cancel(args) => cancel::run(args),
             Command::Stage(args) => stage::run(args),
+            Command::Boot(args) => boot::run(args),
+            Command::FinishCommit(args) => finish_commit::run(args),
+            Command::FinishRollback(args) => finish_rollback::run(args),
             Command::Attach(args) => attach::run(args),
             Command::Detach(args) => detach::run(args),
             Command::Status(args) => status::run(args),

@@ -1,13 +1,147 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl rollback`.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use imgstream_proto::disk::State;
+
+use crate::confirm::confirm;
+use crate::device::status::bytes;
+use crate::device::{Control, Status};
 use crate::error::{Error, Result};
+use crate::medium::DiskMedium;
+use crate::ondisk;
+use crate::program;
+use crate::refusal::Refusal;
+
+/// At most so many lost files are named.
+const NAMED: usize = 20;
 
 /// Goes back to the source at the next boot.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// A disk that is not attached, for example from a rescue system.
+    disk: Option<PathBuf>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Do not restart the computer.
+    #[arg(long)]
+    no_reboot: bool,
+}
 
 /// Runs the command.
-pub fn run(_args: Args) -> Result<()> {
-    Err(Error::NotBuilt("rollback"))
+pub fn run(args: Args) -> Result<()> {
+    match &args.disk {
+        Some(disk) => detached(disk, args.yes),
+        None => attached(&args),
+    }
+}
+
+fn attached(args: &Args) -> Result<()> {
+    let control = Control::open()?;
+    let status = Status::read()?;
+    if status.state != State::Streaming.name() && status.state != State::Trial.name() {
+        return Err(Refusal::WrongState {
+            command: "rollback",
+            state: status.state,
+        }
+        .into());
+    }
+    println!(
+        "Everything written since the migration is lost: {} in blocks, among them these files:",
+        bytes(status.blocks_dirty * 4096)
+    );
+    for file in changed_files() {
+        println!("  {file}");
+    }
+    confirm(args.yes, "The next boot puts the source back.")?;
+    control.rollback()?;
+    println!("the next boot puts the source back");
+    if args.no_reboot {
+        return Ok(());
+    }
+    let output = program::run("systemctl", "systemd", &["reboot"])?;
+    program::text("systemctl", output)?;
+    Ok(())
+}
+
+/// Files of the root file system that changed after the first boot of the
+/// target, newest first: /etc/machine-id, logs and all that a user did.
+fn changed_files() -> Vec<String> {
+    // The kernel mounted root for the first time when it made this directory.
+    let mark = "/run/imgstream/attached";
+    let places = ["/etc", "/home", "/root", "/srv", "/opt", "/usr", "/var"];
+    let output = Command::new("find")
+        .args(places)
+        .args(["-xdev", "-type", "f", "-newer", mark, "-printf", "%T@ %p\n"])
+        .output();
+    let text = output.map_or(String::new(), |o| {
+        String::from_utf8_lossy(&o.stdout).into_owned()
+    });
+    newest(&text)
+}
+
+fn newest(find: &str) -> Vec<String> {
+    let mut files: Vec<(f64, &str)> = find
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(time, path)| Some((time.parse().ok()?, path)))
+        .collect();
+    files.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let more = files.len().saturating_sub(NAMED);
+    let mut names: Vec<String> = files.iter().take(NAMED).map(|f| f.1.to_string()).collect();
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    names
+}
+
+/// Writes the state by itself: nobody else uses the disk.
+fn detached(disk: &Path, yes: bool) -> Result<()> {
+    let place = disk.display().to_string();
+    if Status::read().is_ok_and(|status| disk.ends_with(&status.disk)) {
+        return Err(Error::Refused(Refusal::DiskInUse {
+            place,
+            by: "it is attached; call rollback without a disk".into(),
+        }));
+    }
+    let mut medium = DiskMedium::open_rw(disk)?;
+    let Some(mut found) = ondisk::find(&mut medium, &place)? else {
+        return Err(Refusal::NoSuperblock { place }.into());
+    };
+    let now = found.superblock.state;
+    if imgstream_engine::state::transition(now, State::RollingBack).is_err() {
+        return Err(Refusal::WrongState {
+            command: "rollback",
+            state: now.to_string(),
+        }
+        .into());
+    }
+    confirm(
+        yes,
+        "Everything written since the migration is lost. The next boot puts the source back.",
+    )?;
+    found.set_state(&mut medium, State::RollingBack, 0)?;
+    println!("the next boot of {place} puts the source back");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_files_are_named_first() {
+        assert_eq!(
+            newest("1.5 /a\n3.0 /with space\nbad\n2.0 /c\n"),
+            ["/with space", "/c", "/a"]
+        );
+        let many: String = (0..25).map(|i| format!("{i}.0 /f{i}\n")).collect();
+        let names = newest(&many);
+        assert_eq!(names.len(), 21);
+        assert_eq!(names[0], "/f24");
+        assert_eq!(names[20], "and 5 more");
+    }
 }

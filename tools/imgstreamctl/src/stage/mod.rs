@@ -2,6 +2,7 @@
 //! The steps of the stage environment. Nothing is mounted; every step can be
 //! done again after a power cut at any write, from what the superblock says.
 
+pub mod attach;
 pub mod control_area;
 pub mod drive;
 pub mod identity;

@@ -6,3 +6,4 @@ pub mod cpio;
 pub mod custom_cfg;
 pub mod overlay;
 pub mod payload;
+pub mod source;

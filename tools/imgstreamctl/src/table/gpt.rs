@@ -167,28 +167,42 @@ pub fn trimmed(disk: &Disk, end_bytes: u64) -> Result<Trimmed> {
     let primary = Primary::read(disk)?;
     let backup_sectors = primary.array_sectors() + 1;
     let disk_bytes = (end_bytes + backup_sectors * SECTOR_BYTES).next_multiple_of(BLOCK_BYTES);
-    let last_lba = disk_bytes / SECTOR_BYTES - 1;
-    let mut header = primary.header;
-    header.alternate_lba = U64::new(last_lba);
-    header.last_usable_lba = U64::new(last_lba - backup_sectors);
-    let mut backup = header;
-    backup.my_lba = U64::new(last_lba);
-    backup.alternate_lba = U64::new(1);
-    backup.entries_lba = U64::new(last_lba - primary.array_sectors());
-    let mut tail = primary.array.clone();
-    tail.resize((primary.array_sectors() * SECTOR_BYTES) as usize, 0);
-    tail.extend(backup.sealed());
-    let lba0 = mbr::resized_protective(&disk.read_sector(0)?, disk_bytes);
-    let patch = |lba: u64, bytes: Vec<u8>| Patch {
-        offset_bytes: lba * SECTOR_BYTES,
-        bytes,
-    };
+    let patches = primary.resized(disk, disk_bytes)?;
     Ok(Trimmed {
         disk_bytes,
-        patches: vec![
+        patches: patches.into(),
+    })
+}
+
+/// What changes when the disk gets (or turns out to have) `disk_bytes`: LBA 0,
+/// the primary header, and the backup at the new end.
+pub fn resized(disk: &Disk, disk_bytes: u64) -> Result<[Patch; 3]> {
+    Primary::read(disk)?.resized(disk, disk_bytes)
+}
+
+impl Primary {
+    fn resized(&self, disk: &Disk, disk_bytes: u64) -> Result<[Patch; 3]> {
+        let backup_sectors = self.array_sectors() + 1;
+        let last_lba = disk_bytes / SECTOR_BYTES - 1;
+        let mut header = self.header;
+        header.alternate_lba = U64::new(last_lba);
+        header.last_usable_lba = U64::new(last_lba - backup_sectors);
+        let mut backup = header;
+        backup.my_lba = U64::new(last_lba);
+        backup.alternate_lba = U64::new(1);
+        backup.entries_lba = U64::new(last_lba - self.array_sectors());
+        let mut tail = self.array.clone();
+        tail.resize((self.array_sectors() * SECTOR_BYTES) as usize, 0);
+        tail.extend(backup.sealed());
+        let lba0 = mbr::resized_protective(&disk.read_sector(0)?, disk_bytes);
+        let patch = |lba: u64, bytes: Vec<u8>| Patch {
+            offset_bytes: lba * SECTOR_BYTES,
+            bytes,
+        };
+        Ok([
             patch(0, lba0.to_vec()),
             patch(1, header.sealed().to_vec()),
-            patch(last_lba - primary.array_sectors(), tail),
-        ],
-    })
+            patch(last_lba - self.array_sectors(), tail),
+        ])
+    }
 }

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `imgstreamctl finish-commit`: the last act of a commit, in the running
+//! target. Called by `commit --wait` and by imgstream-finish.service.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use imgstream_proto::abi::DISK_NAME;
+use imgstream_proto::disk::State;
+
+use crate::blockdev;
+use crate::device::Status;
+use crate::error::{Error, Result};
+use crate::finish;
+use crate::medium::DiskMedium;
+use crate::ondisk;
+use crate::program;
+
+/// What the boot path has of imgstream. Files of the initramfs first: without
+/// them a new initramfs is built.
+const HOOKS: [&str; 6] = [
+    "/usr/share/initramfs-tools/hooks/imgstream",
+    "/usr/share/initramfs-tools/scripts/local-top/imgstream",
+    "/usr/share/initramfs-tools/scripts/local-block/imgstream",
+    "/usr/share/initramfs-tools/scripts/local-premount/imgstream",
+    "/usr/lib/udev/rules.d/61-imgstream.rules",
+    "/etc/kernel/preinst.d/imgstream",
+];
+/// What goes when all is done.
+const UNIT: [&str; 2] = [
+    "/usr/lib/systemd/system/multi-user.target.wants/imgstream-finish.service",
+    "/usr/lib/systemd/system/imgstream-finish.service",
+];
+
+/// Takes the driver out of the boot path after a commit.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Wait until the commit is done, if one may still come.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    if args.wait {
+        wait_for_commit();
+    }
+    let Some(disk) = disk()? else { return Ok(()) };
+    match state_on(&disk)? {
+        Some(State::Committed) => finish(&disk),
+        // Wiped before, and cut before the unit was gone.
+        None if !is_attached() => remove(&UNIT),
+        _ => Ok(()),
+    }
+}
+
+/// Removes hooks, builds the initramfs anew, finishes the disk.
+pub fn finish(disk: &Path) -> Result<()> {
+    println!("taking imgstream out of the boot path");
+    remove(&HOOKS)?;
+    rebuild_initramfs()?;
+    rustix::fs::sync();
+    println!("moving the backup of the partition table to the end of the disk");
+    finish::finish_disk(disk, &finish::view_of(disk))?;
+    remove(&UNIT)?;
+    rustix::fs::sync();
+    println!("committed: from the next boot on this is a plain disk");
+    Ok(())
+}
+
+/// While the image is streamed, somebody may commit at any time.
+fn wait_for_commit() {
+    while is_attached() {
+        match Status::read() {
+            Ok(status) if status.state != State::Committed.name() => {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            _ => return,
+        }
+    }
+}
+
+fn is_attached() -> bool {
+    Path::new("/sys/block").join(DISK_NAME).exists()
+}
+
+/// The disk that is attached, or else the one that root is on.
+fn disk() -> Result<Option<PathBuf>> {
+    if is_attached() {
+        let name = Status::read()?.disk;
+        return Ok(Some(Path::new("/dev").join(name)));
+    }
+    Ok(blockdev::device_of_mount("/").and_then(|device| blockdev::disk_of(&device)))
+}
+
+fn state_on(disk: &Path) -> Result<Option<State>> {
+    let mut medium = DiskMedium::open_ro(disk)?;
+    let found = ondisk::find(&mut medium, &disk.display().to_string())?;
+    Ok(found.map(|found| found.superblock.state))
+}
+
+fn remove(files: &[&str]) -> Result<()> {
+    for file in files {
+        match fs::remove_file(file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("removing", Path::new(file))(e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn rebuild_initramfs() -> Result<()> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let status = Command::new("update-initramfs")
+        .args(["-u", "-k", "all"])
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .env("IMGSTREAM_FINISHING", "1")
+        .status()
+        .map_err(|e| program::Error::Run("update-initramfs", e))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(program::Error::Failed {
+        program: "update-initramfs",
+        said: status.to_string(),
+    }
+    .into())
+}

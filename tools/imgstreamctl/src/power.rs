@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Restarting the computer, and what the kernel command line asks for.
+
+use std::fs;
+
+use rustix::system::{reboot, RebootCommand};
+
+use crate::error::{Error, Result};
+use crate::switch::payload::After;
+
+/// What imgstream finds on the kernel command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cmdline {
+    /// `root=`.
+    pub root: Option<String>,
+    /// `imgstream.commit=now`: commit in the initramfs, root never mounted.
+    pub commit_now: bool,
+    /// `imgstream.after=`: what to do when the work of this boot is done.
+    pub after: Option<After>,
+}
+
+impl Cmdline {
+    /// Of the running kernel.
+    pub fn read() -> Self {
+        Self::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        for word in text.split_whitespace() {
+            match word.split_once('=') {
+                Some(("root", root)) => found.root = Some(root.to_string()),
+                Some(("imgstream.commit", "now")) => found.commit_now = true,
+                Some(("imgstream.after", "reboot")) => found.after = Some(After::Reboot),
+                Some(("imgstream.after", "poweroff")) => found.after = Some(After::Poweroff),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// Writes everything out and restarts or switches off at once: only where
+/// nothing is mounted that has to be left in order.
+pub fn leave_now(after: After) -> Result<()> {
+    rustix::fs::sync();
+    let command = match after {
+        After::Reboot => RebootCommand::Restart,
+        After::Poweroff => RebootCommand::PowerOff,
+    };
+    reboot(command).map_err(|e| Error::Other(format!("the computer does not restart: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_command_line() {
+        let text =
+            "BOOT_IMAGE=/x root=UUID=6b29 ro quiet imgstream.commit=now imgstream.after=poweroff\n";
+        let found = Cmdline::parse(text);
+        assert_eq!(found.root.as_deref(), Some("UUID=6b29"));
+        assert!(found.commit_now);
+        assert_eq!(found.after, Some(After::Poweroff));
+        assert_eq!(Cmdline::parse("imgstream.commit=later"), Cmdline::default());
+    }
+}
