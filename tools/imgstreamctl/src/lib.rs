@@ -30,6 +30,7 @@ pub mod progress;
 pub mod publish;
 pub mod refusal;
 pub mod region;
+pub mod repository;
 pub mod signature;
 pub mod stage;
 pub mod switch;

@@ -31,6 +31,21 @@ pub enum Content {
     Unknown,
 }
 
+impl std::fmt::Display for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Content::Ext => "ext4",
+            Content::Swap => "swap space",
+            Content::Hibernated => "a hibernated system",
+            Content::Lvm => "LVM",
+            Content::Luks => "LUKS",
+            Content::Md => "software RAID",
+            Content::Other(name) => name,
+            Content::Unknown => "nothing that is known",
+        })
+    }
+}
+
 /// Looks at the signatures of `partition`. Containers come first: their
 /// payload may show a file system's signature too.
 pub fn probe(disk: &Disk, partition: &Partition) -> Result<Content> {

@@ -54,7 +54,9 @@ impl Facts {
             blocks: number("Block count:")?,
             free_blocks: number("Free blocks:")?,
             clean: state == "clean",
-            has_errors: state.contains("errors"),
+            // The kernel counts what it met since the last check.
+            has_errors: state.contains("errors")
+                || field(said, "FS Error count:").is_some_and(|count| count != "0"),
             needs_recovery: features.iter().any(|f| f == "needs_recovery"),
             features,
         })

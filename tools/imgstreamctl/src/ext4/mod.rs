@@ -7,7 +7,7 @@ mod facts;
 mod layout;
 mod path;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use debugfs::{DirEntry, FileKind, Inode};
 pub use facts::Facts;
@@ -32,16 +32,31 @@ pub struct Ext4 {
 impl Ext4 {
     /// Reads the superblock of the file system that starts at `start_bytes`.
     pub fn open(disk: &Disk, start_bytes: u64) -> Result<Ext4> {
-        let name = disk.e2fs_name(start_bytes);
+        let path = disk.path().to_path_buf();
+        Ext4::named(path, disk.e2fs_name(start_bytes), start_bytes)
+    }
+
+    /// The same through the partition's own device.
+    pub fn open_device(device: &Path, start_bytes: u64) -> Result<Ext4> {
+        let name = device.display().to_string();
+        Ext4::named(device.to_path_buf(), name, start_bytes)
+    }
+
+    fn named(path: PathBuf, name: String, start_bytes: u64) -> Result<Ext4> {
         // Not dumpe2fs: that of e2fsprogs 1.47.2 takes the name for a tag, as it holds a '='.
         let asked = ["-R", "show_super_stats -h", &name];
         let said = program::text("debugfs", program::e2fs("debugfs", &asked)?)?;
         Ok(Ext4 {
-            path: disk.path().to_path_buf(),
             facts: Facts::parse(&said)?,
+            path,
             name,
             start_bytes,
         })
+    }
+
+    /// How messages and e2fsprogs name it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What its superblock says.
@@ -74,15 +89,18 @@ impl Ext4 {
 
     /// Where its structures are, and which blocks are free.
     pub fn layout(&self) -> Result<Layout> {
-        // A sparse copy of the structures alone, whose name dumpe2fs understands (see open()).
+        if !self.name.contains('?') {
+            return groups(&self.name);
+        }
+        // A sparse copy of the structures alone, whose name dumpe2fs
+        // understands (see named()).
         let copy = tempfile::NamedTempFile::new()
             .map_err(Error::io("making a file in", &std::env::temp_dir()))?;
         let (start, path) = (self.start_bytes.to_string(), self.path.to_string_lossy());
         let copied = copy.path().to_string_lossy();
         let output = program::e2fs("e2image", &["-r", "-o", &start, &path, &copied])?;
         program::text("e2image", output)?;
-        let said = program::text("dumpe2fs", program::e2fs("dumpe2fs", &[&copied])?)?;
-        Ok(Layout::parse(&said)?)
+        groups(&copied)
     }
 
     /// The smallest size in bytes that `resize2fs` believes it can reach.
@@ -98,6 +116,14 @@ impl Ext4 {
                 said: said.clone(),
             })?;
         Ok(blocks.saturating_mul(self.facts.block_bytes))
+    }
+
+    /// Refuses a file system in which errors were recorded; it may be mounted.
+    pub fn refuse_errors(&self) -> Result<(), Refusal> {
+        if !self.facts.has_errors {
+            return Ok(());
+        }
+        Err(self.has_errors("they are recorded in its superblock".into()))
     }
 
     /// Refuses a file system that is not clean according to its superblock.
@@ -131,6 +157,12 @@ impl Ext4 {
             what,
         }
     }
+}
+
+/// What dumpe2fs says about the block groups.
+fn groups(name: &str) -> Result<Layout> {
+    let said = program::text("dumpe2fs", program::e2fs("dumpe2fs", &[name])?)?;
+    Ok(Layout::parse(&said)?)
 }
 
 /// The first line of e2fsck that is neither a heading nor a repair question.

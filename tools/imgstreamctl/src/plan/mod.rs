@@ -2,50 +2,30 @@
 //! The plan of a migration: every number and every refusal before the first
 //! write. `plan` prints it, `migrate` carries it out.
 
-use std::path::PathBuf;
+mod forecast;
+mod source;
 
-use imgstream_proto::disk::Geometry;
+use imgstream_engine::plan::{self as engine, Demand};
+use imgstream_proto::disk::superblock::Places;
+use imgstream_proto::disk::{Geometry, BLOCK_BYTES};
 
-use crate::ext4::Facts;
+pub use forecast::Forecast;
+pub use source::Source;
+
 use crate::publish::Published;
-use crate::table::{Kind, Partition};
+use crate::refusal::Refusal;
 
-/// What was found out about the source's disk. Nothing in it is a guess.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// The whole disk, for example `/dev/vda`, or an image of one.
-    pub disk: PathBuf,
-    /// D.
-    pub disk_bytes: u64,
-    /// Its partition table.
-    pub table: Kind,
-    /// The partition with the root file system: the last one.
-    pub root: Partition,
-    /// Its device, for example `/dev/vda2`; the disk itself when that is a file.
-    pub root_device: PathBuf,
-    /// What the root file system's superblock says.
-    pub facts: Facts,
-    /// The smallest size of the file system that resize2fs believes in.
-    pub minimum_bytes: u64,
-}
-
-/// What a migration costs. Estimates; each says what it rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Forecast {
-    /// Bytes of files that the shrink has to move, at most.
-    pub moved_bytes: u64,
-    /// Seconds between the shutdown of the source and the loader of the target.
-    pub downtime_s: u64,
-    /// What the target will fetch in all.
-    pub fetch_bytes: u64,
-}
+/// Room that the shrunk file system keeps beyond what `resize2fs -P` believes
+/// in: the estimate may be a little short, and log files grow until the shrink.
+const MARGIN_BYTES: u64 = 16 << 20;
 
 /// A migration that is possible.
 ///
 /// # Invariants
 ///
-/// `geometry` was proved by `imgstream_engine`'s planner; the boot region of
-/// `image` lies below S; the file system can be made `filesystem_bytes` large.
+/// `geometry` and `places` were proved by the engine's planner: the parts do
+/// not overlap, the boot region of `image` lies below S, the file system can be
+/// made `filesystem_bytes` large.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The source.
@@ -54,8 +34,77 @@ pub struct Plan {
     pub image: Published,
     /// D, S, R, U, C, T.
     pub geometry: Geometry,
+    /// Places in the control area.
+    pub places: Places,
     /// What the root file system is shrunk to: it ends at or below S.
     pub filesystem_bytes: u64,
+    /// By how much that is smaller than now; 0: no shrink is needed.
+    pub shrink_bytes: u64,
+    /// How much more the source could hold and still be moved.
+    pub spare_bytes: u64,
     /// What it costs.
     pub forecast: Forecast,
+}
+
+impl Plan {
+    /// Bytes of boot blocks: so much of the source is relocated.
+    pub fn boot_bytes(&self) -> u64 {
+        self.image.manifest.boot_region.bytes()
+    }
+}
+
+/// Computes the plan for moving `source` to `image`, or says why not.
+pub fn compute(source: Source, image: Published) -> Result<Plan, Refusal> {
+    refuse_nic(&source, &image)?;
+    let demand = demand(&source, &image);
+    let fitted = engine::plan(&demand).map_err(Refusal::DoesNotFit)?;
+    // INVARIANT: the engine proved it for exactly these numbers.
+    let geometry = fitted.geometry;
+    let filesystem_bytes = geometry.source_bytes - source.root.start_bytes;
+    let forecast = Forecast::of(&source, &image, filesystem_bytes);
+    Ok(Plan {
+        geometry,
+        places: fitted.places,
+        filesystem_bytes,
+        shrink_bytes: fitted.shrink_bytes,
+        spare_bytes: fitted.spare_bytes,
+        forecast,
+        source,
+        image,
+    })
+}
+
+fn demand(source: &Source, image: &Published) -> Demand {
+    let region = &image.manifest.boot_region;
+    let start = source.root.start_bytes;
+    let min = source.minimum_bytes.saturating_add(MARGIN_BYTES);
+    Demand {
+        disk_bytes: source.disk_bytes,
+        disk_logical_bytes: source.logical_block_bytes,
+        image_bytes: image.manifest.image_bytes,
+        image_logical_bytes: image.manifest.logical_block_bytes,
+        boot_blocks: region.blocks(),
+        boot_end_block: region.end_bytes() / BLOCK_BYTES,
+        boot_entries: u32::try_from(region.runs().len()).unwrap_or(u32::MAX),
+        source_bytes: start.saturating_add(source.facts.size_bytes()),
+        // A file system that is full to the margin is not made larger.
+        source_min_bytes: start.saturating_add(min.min(source.facts.size_bytes())),
+        source_granule_bytes: source.facts.block_bytes,
+        source_base_bytes: start,
+    }
+}
+
+/// The image has to bring the driver of the interface that this computer uses.
+fn refuse_nic(source: &Source, image: &Published) -> Result<(), Refusal> {
+    let (Some(wanted), Some(initramfs)) = (&source.nic_driver, image.manifest.initramfs.first())
+    else {
+        return Ok(());
+    };
+    if initramfs.nic_drivers.contains(wanted) {
+        return Ok(());
+    }
+    Err(Refusal::NicDriverMissing {
+        initrd: initramfs.path.clone(),
+        wanted: wanted.clone(),
+    })
 }

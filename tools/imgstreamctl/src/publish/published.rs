@@ -45,7 +45,7 @@ pub struct Published {
 
 impl Published {
     /// Reads and checks trailer and manifest.
-    pub fn read(from: &mut impl ReadAt) -> Result<Published> {
+    pub fn read(from: &mut dyn ReadAt) -> Result<Published> {
         let place = from.place();
         let (trailer, trailer_crc32c) = read_trailer(from)?;
         let manifest = read_manifest(from, &trailer)?;
@@ -65,7 +65,7 @@ impl Published {
     }
 }
 
-fn read_trailer(from: &mut impl ReadAt) -> Result<(Trailer, u32)> {
+fn read_trailer(from: &mut dyn ReadAt) -> Result<(Trailer, u32)> {
     let (place, lun_bytes) = (from.place(), from.lun_bytes());
     let Some(at) = Trailer::location_bytes(lun_bytes).filter(|at| at % BLOCK_BYTES == 0) else {
         return Err(not_published(&place, format!("it has {lun_bytes} bytes")).into());
@@ -93,7 +93,7 @@ fn trailer_refusal(place: &str, error: imgstream_proto::disk::Error) -> Refusal 
     }
 }
 
-fn read_manifest(from: &mut impl ReadAt, trailer: &Trailer) -> Result<Manifest> {
+fn read_manifest(from: &mut dyn ReadAt, trailer: &Trailer) -> Result<Manifest> {
     let place = from.place();
     let len = trailer.manifest.len_bytes;
     let bad = |what: String| not_published(&place, what);
