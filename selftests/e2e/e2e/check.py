@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What has to be true of a disk or of a running system; each check raises when it is not."""
 
+import hashlib
 import struct
 import zlib
 
@@ -70,6 +71,18 @@ def healthy(machine):
 
 
 # --- a disk that is switched off ----------------------------------------------------------------
+
+def hash_of_start(disk, length):
+    """SHA-256 of [0, length)."""
+    digest = hashlib.sha256()
+    with open(disk, "rb") as file:
+        while length > 0:
+            data = file.read(min(length, 1 << 20))
+            expect(data, f"{disk} is too short")
+            digest.update(data)
+            length -= len(data)
+    return digest.hexdigest()
+
 
 def gpt_bytes(disk_bytes_of_image):
     """The bytes of an image that commit may change: the GPT moves its backup to the disk's end."""

@@ -20,6 +20,9 @@ LEAVE_OUT_TARGET = LEAVE_OUT_SOURCE + (
     "/boot/initrd.img-",  # made again without imgstream when it left the boot path
 )
 
+STATIC = ("'auto lo' 'iface lo inet loopback' 'auto ens3' 'iface ens3 inet static'"
+          " 'address 10.0.2.77/24' 'gateway 10.0.2.2' 'dns-nameservers 10.0.2.3'")
+
 STREAMED = "/root/written-while-streaming"
 LISTED = "/root/files"
 
@@ -74,6 +77,14 @@ class Job:
         with Shelf(payload.imgstreamctl()) as shelf:
             shelf.carry_to(self.machine, "/usr/local/sbin/imgstreamctl", "0755")
         self.say(source, "imgstreamctl copied to /usr/local/sbin")
+
+    def static_address(self):
+        """The source gets a fixed address instead of one by DHCP."""
+        self.machine.command("ifdown ens3")
+        self.machine.command(f"printf '%s\\n' {STATIC} > /etc/network/interfaces")
+        _, said = self.machine.command("ifup ens3; ip -br addr show ens3")
+        check.expect("10.0.2.77/24" in said, f"no static address: {said}")
+        self.say(self.pair.source_system.hostname, "ens3 has the static address 10.0.2.77/24")
 
     def begin_migrate(self, *options):
         """Types the one command; the machine reboots by itself."""

@@ -40,18 +40,21 @@ drive) echo '(hd0,gpt2)';; compatibility_hint) echo hd0,gpt2;; hints_string) ech
 partuuid|abstraction) :;; *) exit 1;; esac
 """
 
-COMMIT_ENTRY = """#!/bin/sh
-# The ordinary entry once more, told to commit before root is mounted; 'c' on the menu picks it.
-cat << 'EOF'
-menuentry 'Debian, commit from the initramfs' --hotkey=c {{
-	load_env
+# The ordinary entry twice more, with switches for the host to look at the powered-off disk; a key of the menu picks one.
+EXTRA_ENTRIES = """#!/bin/sh
+entry() {{
+cat << EOF
+menuentry '$1' --hotkey=$2 {{
 	insmod part_gpt
 	insmod ext2
 	search --no-floppy --fs-uuid --set=root {uuid}
-	linux /boot/vmlinuz-{version} root=UUID={uuid} ro console=tty0 console=ttyS0,115200 imgstream.commit=now imgstream.after=poweroff
+	linux /boot/vmlinuz-{version} root=UUID={uuid} ro console=tty0 console=ttyS0,115200 $3
 	initrd /boot/initrd.img-{version}
 }}
 EOF
+}}
+entry 'Debian, commit from the initramfs' c 'imgstream.commit=now imgstream.after=poweroff'
+entry 'Debian, power off after a roll back' p 'imgstream.after=poweroff'
 """
 
 
@@ -157,7 +160,7 @@ def boot_files(system, tree):
     _write(tree / "etc/default/grub", GRUB_DEFAULTS.format(timeout=2 if system.has_imgstream else 1))
     if system.has_imgstream:
         _write(tree / "etc/grub.d/40_custom",
-               COMMIT_ENTRY.format(uuid=root_uuid(system), version=version), 0o755)
+               EXTRA_ENTRIES.format(uuid=root_uuid(system), version=version), 0o755)
     _grub_modules(tree)
     in_tree(tree, "grub-editenv", "/boot/grub/grubenv", "create")
     in_tree(tree, "grub-mkimage", "-O", "i386-pc", "-p", "(,gpt2)/boot/grub",
