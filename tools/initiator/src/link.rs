@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The session's driver: socket, clock, portals.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use imgstream_engine::session::{
+    Config, Event, Facts, Identity, ReadError, Reason, Session, Stage, Want, CONNECT_TIMEOUT_MS,
+    SCRATCH_BYTES,
+};
+
+use crate::chunks::Chunks;
+use crate::error::Error;
+
+/// How long a read from the socket blocks at most; the session's own deadlines may shorten it.
+const POLL_MS: u64 = 1000;
+/// How long a logout may take.
+const LOGOUT: Duration = Duration::from_secs(2);
+
+/// What a step led to.
+pub(crate) enum Happened {
+    /// Nothing that concerns the caller.
+    Nothing,
+    /// The session is ready.
+    Ready(Facts),
+    /// A read failed.
+    Failed { offset: u64, error: ReadError },
+    /// The connection was given up.
+    Disconnected(Reason),
+}
+
+/// A session, its socket and its portals.
+pub(crate) struct Link {
+    session: Session<Vec<u8>>,
+    socket: Option<TcpStream>,
+    timeout_ms: u64,
+    portals: Vec<SocketAddr>,
+    portal: usize,
+    connects: u32,
+    start: Instant,
+    /// When a read ended last.
+    progress: Instant,
+    patience: Duration,
+    /// What the system said about the last connection.
+    trouble: Option<io::Error>,
+}
+
+impl Link {
+    pub(crate) fn new(
+        config: Config,
+        portals: &[SocketAddr],
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            session: Session::new(config, vec![0; SCRATCH_BYTES]).map_err(Error::Config)?,
+            socket: None,
+            timeout_ms: 0,
+            portals: portals.to_vec(),
+            portal: 0,
+            connects: 0,
+            start: Instant::now(),
+            progress: Instant::now(),
+            patience,
+            trouble: None,
+        })
+    }
+
+    pub(crate) fn portal(&self) -> SocketAddr {
+        self.portals[self.portal % self.portals.len()]
+    }
+
+    pub(crate) fn reconnects(&self) -> u32 {
+        self.connects.saturating_sub(1)
+    }
+
+    pub(crate) fn expect(&mut self, identity: Identity) {
+        self.session.expect(identity);
+    }
+
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// A call begins: what was before does not count against it.
+    pub(crate) fn restart_patience(&mut self) {
+        self.progress = Instant::now();
+    }
+
+    /// Hands as many reads to the session as it takes.
+    pub(crate) fn submit(&mut self, chunks: &mut Chunks<'_>) {
+        while let Some((id, offset, len)) = chunks.next() {
+            // The names are free and the session takes as many as there are names, so it is never busy.
+            let taken = self.session.submit(id, offset, len);
+            debug_assert_eq!(taken, Ok(()));
+        }
+    }
+
+    /// Connects, sends, or receives; waits for at most a second.
+    pub(crate) fn step(&mut self, chunks: &mut Chunks<'_>) -> Result<Happened, Error> {
+        if self.socket.is_none() {
+            self.connect()?;
+        }
+        if let Err(error) = self.exchange(chunks) {
+            self.trouble = Some(error);
+            self.drop_socket();
+            self.next_portal()?;
+        }
+        match self.event(chunks) {
+            Happened::Disconnected(reason) if reason.is_refusal() => Err(Error::Refused {
+                portal: self.portal(),
+                reason,
+            }),
+            Happened::Disconnected(_) => self.next_portal().map(|()| Happened::Nothing),
+            other => Ok(other),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn connect(&mut self) -> Result<(), Error> {
+        let timeout = Duration::from_millis(CONNECT_TIMEOUT_MS).min(self.patience);
+        match TcpStream::connect_timeout(&self.portal(), timeout) {
+            Ok(socket) => {
+                // Commands are small and must not wait for the acknowledgement of those before.
+                let _ = socket.set_nodelay(true);
+                let _ = socket.set_write_timeout(Some(timeout));
+                self.socket = Some(socket);
+                self.timeout_ms = 0;
+                self.connects += 1;
+                self.trouble = None;
+                self.session.connected(self.now_ms());
+                Ok(())
+            }
+            Err(error) => {
+                self.trouble = Some(error);
+                self.session.connect_failed(self.now_ms());
+                self.next_portal()
+            }
+        }
+    }
+
+    /// The connection is gone: waits, and goes on to the next portal.
+    fn next_portal(&mut self) -> Result<(), Error> {
+        let left = self.patience.saturating_sub(self.progress.elapsed());
+        let pause = Duration::from_millis(self.session.backoff_ms());
+        if left.is_zero() {
+            let reason = self.session.last_reason().map(|r| r.to_string());
+            let trouble = self.trouble.as_ref().map(ToString::to_string);
+            let why = trouble.or(reason).unwrap_or_default();
+            return Err(Error::Patience {
+                portal: self.portal(),
+                seconds: self.patience.as_secs(),
+                why,
+            });
+        }
+        std::thread::sleep(pause.min(left));
+        self.portal = (self.portal + 1) % self.portals.len();
+        Ok(())
+    }
+
+    fn drop_socket(&mut self) {
+        self.socket = None;
+        let now = self.now_ms();
+        self.session.disconnected(now);
+    }
+
+    fn exchange(&mut self, chunks: &mut Chunks<'_>) -> io::Result<()> {
+        self.transmit()?;
+        self.receive(chunks)
+    }
+
+    fn transmit(&mut self) -> io::Result<()> {
+        let Some(socket) = &mut self.socket else {
+            return Ok(());
+        };
+        loop {
+            let out = self.session.out();
+            if out.is_empty() {
+                return Ok(());
+            }
+            let sent = socket.write(out)?;
+            self.session.sent(sent);
+        }
+    }
+
+    fn receive(&mut self, chunks: &mut Chunks<'_>) -> io::Result<()> {
+        let now = self.now_ms();
+        let left = self
+            .session
+            .deadline()
+            .map_or(POLL_MS, |at| at.saturating_sub(now));
+        let timeout = left.clamp(1, POLL_MS);
+        let Some(socket) = &mut self.socket else {
+            return Ok(());
+        };
+        if timeout != self.timeout_ms {
+            socket.set_read_timeout(Some(Duration::from_millis(timeout)))?;
+            self.timeout_ms = timeout;
+        }
+        let result = match self.session.want() {
+            Want::Nothing => return Ok(()),
+            Want::Control(area) => socket.read(area),
+            Want::Data { id, offset, len } => match chunks.area(id, offset, len) {
+                Some(area) => socket.read(area),
+                None => return Err(io::Error::other("data for a read that is not on its way")),
+            },
+        };
+        match result {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => {
+                self.session.got(bytes, now);
+                Ok(())
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                let now = self.now_ms();
+                self.session.tick(now);
+                Ok(())
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn event(&mut self, chunks: &mut Chunks<'_>) -> Happened {
+        while let Some(event) = self.session.event() {
+            match event {
+                Event::Ready(facts) => return Happened::Ready(facts),
+                Event::ReadDone { id, result } => {
+                    self.progress = Instant::now();
+                    let offset = chunks.end(id).unwrap_or(0);
+                    if let Err(error) = result {
+                        return Happened::Failed { offset, error };
+                    }
+                }
+                Event::Disconnect(reason) => {
+                    self.drop_socket();
+                    return Happened::Disconnected(reason);
+                }
+            }
+        }
+        Happened::Nothing
+    }
+
+    /// Ends the session in an orderly way if that is quickly done.
+    pub(crate) fn logout(&mut self) {
+        let end = Instant::now() + LOGOUT;
+        self.session.logout(self.now_ms());
+        let mut none = Chunks::none();
+        while self.socket.is_some() && self.session.stage() == Stage::Logout && Instant::now() < end
+        {
+            if self.exchange(&mut none).is_err() {
+                return;
+            }
+        }
+    }
+}
