@@ -44,6 +44,7 @@ exits! {
     NotConfirmed = 4, "The question was not answered with yes; nothing was done.";
     WrongState = 5, "The migration is in a state in which this command is not possible.";
     NotAttached = 6, "No imgstream device is attached, or the module is not loaded.";
+    NotRoot = 7, "The command needs root.";
     ImageTooLarge = 10, "The image does not fit on the disk beside the shrunk source.";
     BootRegionBeyondSource = 11, "The image's boot region reaches beyond the shrunk source.";
     CannotShrink = 12, "The source's file system cannot be shrunk.";
@@ -63,12 +64,14 @@ exits! {
     RootNotLast = 26, "The source's root file system is not in the last partition of the disk.";
     FilesystemKind = 27, "The file system is of an unsupported kind (ext4 is supported).";
     Changed = 28, "The disk has changed since the migration was planned.";
+    NoRoom = 29, "The memory or a file system of the source has too little room for the stage.";
     NoSuperblock = 30, "No imgstream superblock was found on the disk.";
     ForeignSuperblock = 31, "The superblock belongs to another migration, disk or image.";
     NewerSuperblock = 32, "The superblock was written by a newer version.";
     SecondSuperblock = 33, "More than one disk carries a superblock; name the one that is meant.";
     DamagedSuperblock = 34, "The control structure is damaged in both copies.";
     MigrationAlive = 35, "An older migration is alive on this disk.";
+    OneCopyBad = 36, "One of two copies of the control structure is bad; nothing is lost.";
     WrongImage = 40, "Another image is behind the portal than the one this migration began with.";
     NotPublished = 41, "What the portal or file offers is not a published image.";
     NewerImage = 42, "The image was published by a newer version of imgstreamctl.";

@@ -126,6 +126,14 @@ pub enum Refusal {
         /// What is wrong with it.
         what: String,
     },
+    /// See [`Exit::PortalUnreachable`].
+    #[error("nothing can be read from {place}: {what}")]
+    PortalUnreachable {
+        /// The portal.
+        place: String,
+        /// What went wrong.
+        what: String,
+    },
     /// See [`Exit::NewerImage`].
     #[error("{place} was published by a newer version of imgstreamctl (format {found}); this one knows format {known}")]
     NewerImage {
@@ -224,6 +232,25 @@ pub enum Refusal {
         /// What.
         what: String,
     },
+    /// See [`Exit::NoRoom`].
+    #[error("{place} has room for {free_bytes} bytes, {needed_bytes} are needed")]
+    NoRoom {
+        /// Where.
+        place: String,
+        /// What there is.
+        free_bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
+    },
+    /// See [`Exit::NotRoot`].
+    #[error("only root can do this")]
+    NotRoot,
+    /// See [`Exit::OneCopyBad`].
+    #[error("{place}: a copy of the control structure is bad; the other one is whole, nothing is lost")]
+    OneCopyBad {
+        /// The disk.
+        place: String,
+    },
     /// See [`Exit::NotConfirmed`].
     #[error("not confirmed, so nothing was done")]
     NotConfirmed,
@@ -249,6 +276,7 @@ impl Refusal {
             Refusal::CannotShrink { .. } => Exit::CannotShrink,
             Refusal::DoesNotFit(refusal) => does_not_fit(refusal),
             Refusal::NotPublished { .. } => Exit::NotPublished,
+            Refusal::PortalUnreachable { .. } => Exit::PortalUnreachable,
             Refusal::NewerImage { .. } => Exit::NewerImage,
             Refusal::WrongState { .. } => Exit::WrongState,
             Refusal::NotAttached => Exit::NotAttached,
@@ -262,6 +290,9 @@ impl Refusal {
             Refusal::DamagedSuperblock { .. } => Exit::DamagedSuperblock,
             Refusal::MigrationAlive { .. } => Exit::MigrationAlive,
             Refusal::Changed { .. } => Exit::Changed,
+            Refusal::NoRoom { .. } => Exit::NoRoom,
+            Refusal::NotRoot => Exit::NotRoot,
+            Refusal::OneCopyBad { .. } => Exit::OneCopyBad,
             Refusal::NotConfirmed => Exit::NotConfirmed,
         }
     }

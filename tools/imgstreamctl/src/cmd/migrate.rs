@@ -1,13 +1,84 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl migrate`.
 
-use crate::error::{Error, Result};
+use crate::confirm::confirm;
+use crate::device::status::bytes;
+use crate::error::Result;
+use crate::network::{self, capture};
+use crate::plan::{self, Plan, Source};
+use crate::program;
+use crate::publish::Published;
+use crate::refusal::Refusal;
+use crate::repository::Address;
+use crate::switch::arm;
+use crate::switch::payload::After;
 
 /// Moves this computer to another image.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Where the image is.
+    #[command(flatten)]
+    address: Address,
+    /// Address that the target uses instead of this system's: IP/PREFIX[,GATEWAY[,DNS[,DNS]]].
+    #[arg(long = "static", value_name = "ADDRESSES")]
+    fixed: Option<capture::StaticAddress>,
+    /// Record the SHA-256 of the shrunk source, which a roll back compares.
+    #[arg(long)]
+    hash_source: bool,
+    /// What happens when the switch is done.
+    #[arg(long, value_enum, default_value = "reboot")]
+    after: After,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Do not restart the computer: the migration begins at its next start.
+    #[arg(long)]
+    no_reboot: bool,
+}
 
 /// Runs the command.
-pub fn run(_args: Args) -> Result<()> {
-    Err(Error::NotBuilt("migrate"))
+pub fn run(args: Args) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Refusal::NotRoot.into());
+    }
+    let mut remote = args.address.connect()?;
+    let image = Published::read(&mut remote)?;
+    let trailer_crc32c = image.trailer_crc32c;
+    let plan = plan::compute(Source::inspect(None)?, image)?;
+    let kernel = arm::refuse_early(&plan)?;
+    let network = capture::capture(remote.portal.ip(), args.fixed.as_ref())?;
+    tell(&plan, &network::describe(&network));
+    confirm(
+        args.yes,
+        "This computer restarts and comes back as the image; until you commit you can go back.",
+    )?;
+    let control = arm::control(&plan, &remote, trailer_crc32c, network)?;
+    let facts = arm::facts(&plan, args.hash_source, args.after)?;
+    arm::install(&plan, &mut remote, &kernel, &control, &facts)?;
+    if args.no_reboot {
+        println!("the migration begins at the next start; `imgstreamctl cancel` takes it back");
+        return Ok(());
+    }
+    println!("restarting");
+    let output = program::run("systemctl", "systemd", &["reboot"])?;
+    program::text("systemctl", output)?;
+    Ok(())
+}
+
+fn tell(plan: &Plan, network: &str) {
+    let geometry = &plan.geometry;
+    println!(
+        "{} ({}) replaces this system on {} ({})",
+        plan.image.manifest.name,
+        bytes(geometry.image_bytes),
+        plan.source.disk.display(),
+        bytes(geometry.disk_bytes),
+    );
+    println!(
+        "  this system shrinks by {} to {}; {} of boot blocks are fetched first",
+        bytes(plan.shrink_bytes),
+        bytes(geometry.source_bytes),
+        bytes(plan.boot_bytes()),
+    );
+    println!("  network in the target: {network}");
 }

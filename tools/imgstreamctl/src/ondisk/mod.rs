@@ -2,6 +2,7 @@
 //! The control area of a disk, read and written by imgstreamctl.
 
 pub mod find;
+pub mod inspect;
 pub mod pair;
 
 pub use find::{find, Found};

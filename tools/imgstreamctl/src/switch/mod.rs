@@ -2,6 +2,7 @@
 //! The switch from the source to the target and back: what is put into the
 //! source, what the stage environment does, and how all of it is taken out.
 
+pub mod arm;
 pub mod cpio;
 pub mod custom_cfg;
 pub mod overlay;
