@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Images as LUNs, and disks with a control area.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{anyhow, Context, Result};
+use crc32c::crc32c;
+use imgstream_engine::pair::locations;
+use imgstream_engine::plan::{plan, Demand, Plan};
+use imgstream_engine::session::Facts;
+use imgstream_proto::disk::boot_list::BootList;
+use imgstream_proto::disk::segment::{segments, Segment, SEGMENT_LEN};
+use imgstream_proto::disk::superblock::{Checkpoint, ImageIdentity, Origin, Portal, SUPERBLOCK_LEN};
+use imgstream_proto::disk::trailer::TRAILER_LEN;
+use imgstream_proto::disk::{
+    Bounded, BootEntry, BootState, Copy2, Extent, Header, State, Superblock, Trailer, BLOCK_BYTES,
+};
+
+use crate::probe::{INITIATOR, ISID};
+use crate::stamp;
+
+/// Bytes of a LUN behind the image: a block that stands for the manifest, and the trailer.
+const TAIL_BYTES: u64 = 2 * BLOCK_BYTES;
+/// The migration's UUID.
+const UUID: [u8; 16] = *b"imgstream testdk";
+
+fn size_bytes(file: &mut File) -> Result<u64> {
+    Ok(file.seek(SeekFrom::End(0))?)
+}
+
+/// Writes an image and its trailer.
+pub(crate) fn lun(path: &Path) -> Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let lun_bytes = size_bytes(&mut file)?;
+    let image_bytes = lun_bytes - TAIL_BYTES;
+    for number in 0..image_bytes / BLOCK_BYTES {
+        file.write_all_at(&stamp::block("image", number), number * BLOCK_BYTES)?;
+    }
+    let manifest = stamp::block("manifest", 0);
+    file.write_all_at(&manifest, image_bytes)?;
+    let trailer = Trailer {
+        image_uuid: *b"image of testdsk",
+        image_bytes,
+        lun_bytes,
+        manifest: Extent::new(image_bytes, BLOCK_BYTES),
+        manifest_crc32c: crc32c(&manifest),
+        logical_block_bytes: 512,
+    };
+    let mut bytes = [0; TRAILER_LEN];
+    trailer.encode(&mut bytes, crc32c).map_err(|e| anyhow!("{e}"))?;
+    file.write_all_at(&bytes, lun_bytes - BLOCK_BYTES)?;
+    Ok(())
+}
+
+/// Writes source, boot blocks, relocated blocks and control area.
+pub(crate) fn lay_out(
+    path: &Path,
+    portal: SocketAddr,
+    target: &str,
+    facts: &Facts,
+    boot_blocks: u32,
+) -> Result<()> {
+    let mut disk = OpenOptions::new().read(true).write(true).open(path)?;
+    let disk_bytes = size_bytes(&mut disk)?;
+    let plan = planned(disk_bytes, facts.capacity.bytes() - TAIL_BYTES, boot_blocks)?;
+    let boot = [BootEntry {
+        image_block: 0,
+        blocks: boot_blocks,
+        state: BootState::Live,
+        relocated_bytes: plan.geometry.relocated_start_bytes,
+    }];
+    for number in 0..plan.geometry.source_bytes / BLOCK_BYTES {
+        disk.write_all_at(&stamp::block("source", number), number * BLOCK_BYTES)?;
+    }
+    for number in 0..u64::from(boot_blocks) {
+        let home = number * BLOCK_BYTES;
+        let relocated = plan.geometry.relocated_start_bytes + home;
+        disk.write_all_at(&stamp::block("source", number), relocated)?;
+        disk.write_all_at(&stamp::block("image", number), home)?;
+    }
+    let superblock = superblock(&plan, portal, target, facts)?;
+    control_area(&disk, &superblock, &boot)?;
+    disk.sync_all()?;
+    println!(
+        "D {} S {} R {} U {} C {} T {}",
+        disk_bytes,
+        plan.geometry.source_bytes,
+        plan.geometry.relocated_start_bytes,
+        plan.geometry.useful_start_bytes,
+        plan.geometry.control_start_bytes,
+        plan.geometry.image_bytes
+    );
+    Ok(())
+}
+
+fn planned(disk_bytes: u64, image_bytes: u64, boot_blocks: u32) -> Result<Plan> {
+    let demand = Demand {
+        disk_bytes,
+        disk_logical_bytes: 512,
+        image_bytes,
+        image_logical_bytes: 512,
+        boot_blocks: boot_blocks.into(),
+        boot_end_block: boot_blocks.into(),
+        boot_entries: 1,
+        source_bytes: disk_bytes,
+        source_min_bytes: 4 << 20,
+        source_granule_bytes: BLOCK_BYTES,
+        source_base_bytes: 0,
+    };
+    plan(&demand).map_err(|refusal| anyhow!("{refusal}"))
+}
+
+fn superblock(plan: &Plan, portal: SocketAddr, target: &str, facts: &Facts) -> Result<Superblock> {
+    let too_long = || anyhow!("too long");
+    let mut vpd83 = vec![facts.designator.kind()];
+    vpd83.extend_from_slice(facts.designator.value());
+    let mut trailer = [0; TRAILER_LEN];
+    Trailer {
+        image_uuid: *b"image of testdsk",
+        image_bytes: plan.geometry.image_bytes,
+        lun_bytes: facts.capacity.bytes(),
+        manifest: Extent::new(plan.geometry.image_bytes, BLOCK_BYTES),
+        manifest_crc32c: crc32c(&stamp::block("manifest", 0)),
+        logical_block_bytes: 512,
+    }
+    .encode(&mut trailer, crc32c)
+    .map_err(|e| anyhow!("{e}"))?;
+    let mut portals = [None; 4];
+    portals[0] = Some(Portal {
+        address: portal.ip(),
+        port: portal.port(),
+        scope_id: 0,
+    });
+    Ok(Superblock {
+        uuid: UUID,
+        generation: 1,
+        state: State::Streaming,
+        geometry: plan.geometry,
+        places: plan.places,
+        clean: true,
+        checkpoint: Checkpoint {
+            sequence: 1,
+            position_bytes: 0,
+        },
+        image: ImageIdentity {
+            uuid: *b"image of testdsk",
+            lun_bytes: facts.capacity.bytes(),
+            trailer_crc32c: crc32c(&trailer),
+            ..ImageIdentity::default()
+        },
+        origin: Origin {
+            target_name: Bounded::new(target.as_bytes()).ok_or_else(too_long)?,
+            lun: 1,
+            vpd83: Bounded::new(&vpd83).ok_or_else(too_long)?,
+            portals,
+            initiator_name: Bounded::new(INITIATOR.as_bytes()).ok_or_else(too_long)?,
+            isid: ISID,
+        },
+        compat: 0,
+        ro_compat: 0,
+        cursor: 0,
+        suspect: false,
+        source_hash: [0; 32],
+        copy_counter_blocks: 0,
+    })
+}
+
+fn control_area(disk: &File, superblock: &Superblock, boot: &[BootEntry]) -> Result<()> {
+    let say = |e: imgstream_proto::disk::Error| anyhow!("control area: {e}");
+    let places = &superblock.places;
+    for copy in Copy2::BOTH {
+        let place = copy.of(&places.boot_list);
+        let mut bytes = vec![0; place.len_bytes as usize];
+        let header = Header::new(superblock.uuid, place.start_bytes, 1);
+        BootList::encode(&header, boot, &mut bytes, crc32c).map_err(say)?;
+        disk.write_all_at(&bytes, place.start_bytes)?;
+        let place = copy.of(&places.map);
+        let mut bytes = vec![0; place.len_bytes as usize];
+        let count = segments(superblock.geometry.image_blocks());
+        for (index, to) in (0..count).zip(bytes.chunks_exact_mut(SEGMENT_LEN)) {
+            let segment = Segment::absent(index, 0);
+            segment.encode(&superblock.uuid, to, crc32c).map_err(say)?;
+        }
+        disk.write_all_at(&bytes, place.start_bytes)?;
+        let place = copy.of(&places.journal);
+        disk.write_all_at(&vec![0; place.len_bytes as usize], place.start_bytes)?;
+    }
+    disk.sync_all().context("flushing")?;
+    let places = locations(superblock).ok_or_else(|| anyhow!("no place for the superblock"))?;
+    for location in places {
+        let mut bytes = [0; SUPERBLOCK_LEN];
+        superblock
+            .encode(location, &mut bytes, crc32c)
+            .map_err(say)?;
+        disk.write_all_at(&bytes, location)?;
+    }
+    Ok(())
+}

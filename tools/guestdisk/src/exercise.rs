@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Random work on a device by several threads, each on blocks of its own, against a model in memory: what the thread
+//! wrote, or else what the image says. Direct I/O, so that the device sees every request as it is.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{bail, Context, Result};
+use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN};
+use rustix::fs::{fallocate, FallocateFlags, OFlags};
+
+use crate::stamp;
+
+/// Blocks that one thread owns in a row.
+const STRIPE: u64 = 8;
+const SECTOR: usize = 512;
+
+/// What to do.
+pub(crate) struct Options {
+    pub(crate) seed: u64,
+    pub(crate) threads: u64,
+    pub(crate) operations: u64,
+    /// The work is done in blocks [first, end).
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+}
+
+/// Memory that direct I/O takes.
+struct Aligned {
+    memory: Vec<u8>,
+    skip: usize,
+}
+
+impl Aligned {
+    fn new() -> Self {
+        let memory = vec![0; (STRIPE as usize + 1) * BLOCK_LEN];
+        let skip = memory.as_ptr().align_offset(BLOCK_LEN);
+        Self { memory, skip }
+    }
+
+    fn bytes(&mut self, len: usize) -> &mut [u8] {
+        &mut self.memory[self.skip..self.skip + len]
+    }
+}
+
+/// A small generator: the sequence is the test's, whatever libraries do (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 11) % limit
+    }
+}
+
+/// One thread's stripe of blocks and what it has to be.
+struct Stripe {
+    start_bytes: u64,
+    expected: Vec<u8>,
+}
+
+struct Worker {
+    file: File,
+    random: Random,
+    stripes: Vec<Stripe>,
+    memory: Aligned,
+}
+
+impl Worker {
+    fn run(&mut self, operations: u64) -> Result<()> {
+        for _ in 0..operations {
+            let index = self.random.below(self.stripes.len() as u64) as usize;
+            match self.random.below(16) {
+                0..=5 => self.read(index)?,
+                6..=9 => self.write(index, SECTOR)?,
+                10..=13 => self.write(index, BLOCK_LEN)?,
+                14 => self.zero(index)?,
+                _ => self.file.sync_data().context("flush")?,
+            }
+        }
+        for index in 0..self.stripes.len() {
+            self.check(index, 0, STRIPE as usize * BLOCK_LEN)?;
+        }
+        Ok(())
+    }
+
+    /// A random range of the stripe in multiples of `unit`.
+    fn range(&mut self, unit: usize) -> (usize, usize) {
+        let units = STRIPE * BLOCK_BYTES / unit as u64;
+        let start = self.random.below(units);
+        let len = 1 + self.random.below((units - start).min(24));
+        (start as usize * unit, len as usize * unit)
+    }
+
+    fn read(&mut self, index: usize) -> Result<()> {
+        let (at, len) = self.range(SECTOR);
+        self.check(index, at, len)
+    }
+
+    fn check(&mut self, index: usize, at: usize, len: usize) -> Result<()> {
+        let stripe = &self.stripes[index];
+        let start = stripe.start_bytes + at as u64;
+        let found = self.memory.bytes(len);
+        self.file
+            .read_exact_at(found, start)
+            .with_context(|| format!("reading {len} bytes at {start}"))?;
+        let expected = &stripe.expected[at..at + len];
+        if let Some(offset) = found.iter().zip(expected).position(|(a, b)| a != b) {
+            let sector = offset / SECTOR * SECTOR;
+            bail!(
+                "byte {} (block {}): should be {:?}, is {:?}",
+                start + offset as u64,
+                (start + offset as u64) / BLOCK_BYTES,
+                String::from_utf8_lossy(&expected[sector..sector + 24]),
+                String::from_utf8_lossy(&found[sector..sector + 24]),
+            );
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, index: usize, unit: usize) -> Result<()> {
+        let (at, len) = self.range(unit);
+        let mark = format!("w{:016x}\n", self.random.next());
+        let bytes = self.memory.bytes(len);
+        for (to, from) in bytes.iter_mut().zip(mark.bytes().cycle()) {
+            *to = from;
+        }
+        let stripe = &mut self.stripes[index];
+        self.file.write_all_at(bytes, stripe.start_bytes + at as u64)?;
+        stripe.expected[at..at + len].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn zero(&mut self, index: usize) -> Result<()> {
+        let (at, len) = self.range(SECTOR);
+        let stripe = &mut self.stripes[index];
+        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        fallocate(&self.file, flags, stripe.start_bytes + at as u64, len as u64)
+            .context("write zeroes")?;
+        stripe.expected[at..at + len].fill(0);
+        Ok(())
+    }
+}
+
+fn stripes(options: &Options, thread: u64) -> Vec<Stripe> {
+    (options.first / STRIPE..options.end / STRIPE)
+        .filter(|stripe| stripe % options.threads == thread)
+        .map(|stripe| {
+            let start = stripe * STRIPE;
+            Stripe {
+                start_bytes: start * BLOCK_BYTES,
+                expected: (start..start + STRIPE)
+                    .flat_map(|block| stamp::block("image", block))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// Does the work, then leaves what it expects in `expected` (a file as large as the image), for later checks.
+pub(crate) fn exercise(device: &Path, options: &Options, expected: Option<&Path>) -> Result<()> {
+    let mut workers = Vec::new();
+    for thread in 0..options.threads {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlags::DIRECT.bits() as i32)
+            .open(device)?;
+        workers.push(Worker {
+            file,
+            random: Random(options.seed * 1000 + thread + 1),
+            stripes: stripes(options, thread),
+            memory: Aligned::new(),
+        });
+    }
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = workers
+            .iter_mut()
+            .map(|worker| scope.spawn(|| worker.run(options.operations)))
+            .collect();
+        handles
+            .into_iter()
+            .try_for_each(|handle| handle.join().unwrap_or_else(|_| bail!("a thread panicked")))
+    })?;
+    if let Some(path) = expected {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        for stripe in workers.iter().flat_map(|worker| &worker.stripes) {
+            file.write_all_at(&stripe.expected, stripe.start_bytes)?;
+        }
+        file.sync_all()?;
+    }
+    println!("{} operations by {} threads agree", options.operations, options.threads);
+    Ok(())
+}
+
+/// Checks that [first, end) of `device` is what an exercise left in `expected`.
+pub(crate) fn compare(device: &Path, expected: &Path, first: u64, end: u64) -> Result<()> {
+    let device = File::open(device)?;
+    let expected = File::open(expected)?;
+    let (mut a, mut b) = ([0; BLOCK_LEN], [0; BLOCK_LEN]);
+    for block in first..end {
+        device.read_exact_at(&mut a, block * BLOCK_BYTES)?;
+        expected.read_exact_at(&mut b, block * BLOCK_BYTES)?;
+        if a != b {
+            bail!("block {block} differs");
+        }
+    }
+    println!("{} blocks agree", end - first);
+    Ok(())
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Lays disks and images out for the tests of the module: an image whose blocks say their own number, published as a
+//! LUN, and a disk that is ready to be attached, as `imgstreamctl migrate` would leave it, but without any file system.
+//! Runs inside of the test's virtual machine, where the portal is known.
+//!
+//! Every block says a word and its number all over, so that a block read from the wrong place or the wrong side is seen.
+
+#![forbid(unsafe_code)]
+
+mod disk;
+mod exercise;
+mod probe;
+mod stamp;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// See the crate.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fills FILE with an image that says "image", and a trailer in its last block.
+    Lun {
+        /// The file; its size is that of the LUN.
+        file: PathBuf,
+    },
+    /// Makes DISK ready to be attached: blocks of the source say "source", those of the boot region "image".
+    Disk {
+        /// The disk.
+        disk: PathBuf,
+        /// Where the image is served.
+        #[arg(long)]
+        portal: SocketAddr,
+        /// Name of the target.
+        #[arg(long)]
+        target: String,
+        /// Number of boot blocks from block 0 on.
+        #[arg(long, default_value_t = 16)]
+        boot_blocks: u32,
+    },
+    /// Checks that blocks [START, START + BLOCKS) of DEVICE say WORD and their numbers; "zero" means zeroes.
+    Verify {
+        /// The device or file.
+        device: PathBuf,
+        /// The word.
+        word: String,
+        /// The first block.
+        #[arg(long, default_value_t = 0)]
+        start: u64,
+        /// Number of blocks; to the end if not given.
+        #[arg(long)]
+        blocks: Option<u64>,
+    },
+    /// Writes WORD and their numbers to blocks of DEVICE, and flushes.
+    Stamp {
+        /// The device or file.
+        device: PathBuf,
+        /// The word.
+        word: String,
+        /// The first block.
+        #[arg(long)]
+        start: u64,
+        /// Number of blocks.
+        #[arg(long)]
+        blocks: u64,
+    },
+    /// Random reads, writes of whole and part blocks, zeroes and flushes by several threads, against a model. DEVICE must
+    /// still say what the image says in [FIRST, END).
+    Exercise {
+        /// The device.
+        device: PathBuf,
+        /// Seed of the random numbers.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Number of threads.
+        #[arg(long, default_value_t = 4)]
+        threads: u64,
+        /// Operations of each thread.
+        #[arg(long, default_value_t = 500)]
+        operations: u64,
+        /// The first block.
+        #[arg(long)]
+        first: u64,
+        /// The block behind the last.
+        #[arg(long)]
+        end: u64,
+        /// Where to leave what the device has to say afterwards.
+        #[arg(long)]
+        expected: Option<PathBuf>,
+    },
+    /// Checks that blocks [FIRST, END) of DEVICE are what an exercise left in EXPECTED.
+    Compare {
+        /// The device.
+        device: PathBuf,
+        /// The file.
+        expected: PathBuf,
+        /// The first block.
+        #[arg(long)]
+        first: u64,
+        /// The block behind the last.
+        #[arg(long)]
+        end: u64,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Lun { file } => disk::lun(&file),
+        Command::Disk {
+            disk,
+            portal,
+            target,
+            boot_blocks,
+        } => {
+            let facts = probe::probe(portal, &target)?;
+            disk::lay_out(&disk, portal, &target, &facts, boot_blocks)
+        }
+        Command::Verify {
+            device,
+            word,
+            start,
+            blocks,
+        } => stamp::verify(&device, &word, start, blocks),
+        Command::Stamp {
+            device,
+            word,
+            start,
+            blocks,
+        } => stamp::write(&device, &word, start, blocks),
+        Command::Exercise {
+            device,
+            seed,
+            threads,
+            operations,
+            first,
+            end,
+            expected,
+        } => {
+            let options = exercise::Options {
+                seed,
+                threads,
+                operations,
+                first,
+                end,
+            };
+            exercise::exercise(&device, &options, expected.as_deref())
+        }
+        Command::Compare {
+            device,
+            expected,
+            first,
+            end,
+        } => exercise::compare(&device, &expected, first, end),
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Asks a target what it is, so that the module can recognise it: the session up to its first `Ready`.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, Context, Result};
+use imgstream_engine::session::{Config, Event, Facts, Name, Session, Timing, Want, SCRATCH_BYTES};
+
+/// Our own name.
+pub(crate) const INITIATOR: &str = "iqn.2026-11.net.imgstream:test";
+/// Our session identifier.
+pub(crate) const ISID: [u8; 6] = [0x80, 1, 2, 3, 0, 1];
+
+/// Logs in and returns what was found.
+pub(crate) fn probe(portal: SocketAddr, target: &str) -> Result<Facts> {
+    let config = Config {
+        initiator_name: Name::new(INITIATOR).ok_or_else(|| anyhow!("initiator name"))?,
+        target_name: Name::new(target).ok_or_else(|| anyhow!("target name"))?,
+        lun: 1,
+        isid: ISID,
+        seed: 1,
+        crc32c: crc32c::crc32c,
+        identity: None,
+        timing: Timing::DEFAULT,
+    };
+    let mut session = Session::new(config, vec![0; SCRATCH_BYTES]).map_err(|e| anyhow!("{e:?}"))?;
+    let mut socket = TcpStream::connect(portal).with_context(|| format!("connecting to {portal}"))?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let start = Instant::now();
+    let now = || start.elapsed().as_millis() as u64;
+    session.connected(now());
+    loop {
+        loop {
+            let out = session.out();
+            if out.is_empty() {
+                break;
+            }
+            let sent = socket.write(out)?;
+            session.sent(sent);
+        }
+        while let Some(event) = session.event() {
+            match event {
+                Event::Ready(facts) => return Ok(facts),
+                Event::Disconnect(reason) => bail!("{reason}"),
+                Event::ReadDone { .. } => {}
+            }
+        }
+        let got = match session.want() {
+            Want::Control(buffer) => socket.read(buffer)?,
+            _ => bail!("the session wants nothing"),
+        };
+        if got == 0 {
+            bail!("the target closed the connection");
+        }
+        session.got(got, now());
+    }
+}
