@@ -6,7 +6,6 @@
 # needs-file: image 1M stamp image
 # needs-target: image
 # needs-own-boot: boots twice
-# shellcheck source-path=SCRIPTDIR/guest
 . /tests/common.sh
 
 listens() {

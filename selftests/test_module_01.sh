@@ -1,7 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # The module loads into the stock kernel and unloads, again and again, and leaves nothing behind.
-# shellcheck source-path=SCRIPTDIR/guest
 . /tests/common.sh
 
 plan 7

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC1090,SC2154
 # What tests share. A test starts with ". /tests/common.sh", then says "plan N", then N results, then "finish".
 
 # BOOT, PORTAL, TARGET_..., DISK_..., results of an earlier boot, and what the test's recipes left.

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests of the runner itself: that it cannot take a failure for a success."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from runner.config import Failed
+from runner.ktap import Report
+from runner.qemu import faults, is_early_int3
+from runner.test import Test, group, read_test
+
+OURS = "[    4.5] imgstream: loading out-of-tree module taints kernel.\n"
+INT3 = "[    0.9] Oops: int3: 0000 [#1] SMP\n"
+
+
+def report(text: str, status: int | None = 0) -> Report:
+    """What is made of this output."""
+    made = Report()
+    for line in text.splitlines():
+        made.read(line)
+    made.finish(status)
+    return made
+
+
+class Ktap(unittest.TestCase):
+    """Output of a test."""
+
+    def test_counts(self) -> None:
+        made = report("KTAP version 1\n1..3\nok 1 - a\n# talk\nok 2 - b # SKIP no disk\nnot ok 3 - c\n", 1)
+        self.assertEqual((made.passed, made.failed, made.skipped), (1, 1, 1))
+
+    def test_missing_results_fail(self) -> None:
+        self.assertEqual(report("1..2\nok 1 - a\n").failed, 1)
+
+    def test_no_plan_fails(self) -> None:
+        self.assertEqual(report("ok 1 - a\n").failed, 1)
+
+    def test_silence_fails(self) -> None:
+        self.assertEqual(report("").failed, 1)
+
+    def test_no_end_fails(self) -> None:
+        self.assertEqual(report("1..1\nok 1 - a\n", None).failed, 1)
+
+    def test_exit_status_without_failed_result_fails(self) -> None:
+        self.assertEqual(report("1..1\nok 1 - a\n", 1).failed, 1)
+
+    def test_wrong_numbers_fail(self) -> None:
+        self.assertEqual(report("1..2\nok 1 - a\nok 1 - a\n").failed, 1)
+
+
+class KernelLog(unittest.TestCase):
+    """The kernel's messages."""
+
+    def test_faults_are_seen(self) -> None:
+        for line in (
+            "[ 1.0] WARNING: CPU: 0 PID: 1 at fs/inode.c:1",
+            "[ 1.0] BUG: kernel NULL pointer dereference",
+            "[ 1.0] INFO: task imgstreamctl:99 blocked for more than 120 seconds.",
+            "[ 1.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks",
+            "[ 1.0] Kernel panic - not syncing",
+            "[ 1.0] rust_kernel: panicked at 'index out of bounds'",
+        ):
+            self.assertEqual(faults(line), [line])
+
+    def test_ordinary_lines_are_not(self) -> None:
+        for line in (OURS, "[ 1.0] imgstream: loaded", "[ 1.0] virtio_blk virtio1: [vda] 8192 512-byte logical blocks"):
+            self.assertEqual(faults(line), [])
+
+    def test_int3_is_forgiven_only_before_our_code(self) -> None:
+        self.assertTrue(is_early_int3(INT3))
+        self.assertTrue(is_early_int3(INT3 + OURS))
+        self.assertFalse(is_early_int3(OURS + INT3))
+        self.assertFalse(is_early_int3(OURS))
+
+
+class Head(unittest.TestCase):
+    """What a test needs."""
+
+    def read(self, text: str) -> Test:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "test_x_01.sh"
+            path.write_text(text, encoding="utf-8")
+            return read_test(path)
+
+    def test_needs(self) -> None:
+        test = self.read(
+            "#!/bin/sh\n# Text.\n# needs-file: a 4M stamp w\n# needs-disk: a ro\n# needs-target: a\n"
+            "# needs-module: ext4 sd_mod\n# needs-time: 9\n\n# needs-own-boot: not in the head any more\n"
+        )
+        self.assertEqual((test.files[0].size_bytes, test.files[0].recipe), (4 << 20, ["stamp", "w"]))
+        self.assertEqual((test.disks, test.targets), ([("a", True)], ["a"]))
+        self.assertEqual((test.modules, test.patience_s, test.own_boot), (["ext4", "sd_mod"], 9, False))
+
+    def test_mistakes_are_refused(self) -> None:
+        for line in ("# needs-disk: unknown", "# needs-nonsense: x", "# needs-file: a"):
+            with self.assertRaises(Failed):
+                self.read(f"#!/bin/sh\n{line}\n")
+
+    def test_grouping(self) -> None:
+        def test(name: str, disks: int, own: bool = False) -> Test:
+            return Test(Path(name), disks=[(str(number), False) for number in range(disks)], own_boot=own)
+
+        boots = group([test("a", 2), test("b", 2), test("c", 1, own=True), test("d", 1)], disks_per_boot=4)
+        names = sorted([each.path.name for each in boot] for boot in boots)
+        self.assertEqual(names, [["a", "b"], ["c"], ["d"]])
+
+
+if __name__ == "__main__":
+    unittest.main()
