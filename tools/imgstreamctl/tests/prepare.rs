@@ -214,7 +214,10 @@ fn mbr_ends_with_the_last_partition() {
         ..Recipe::default()
     });
     let (lun, _, _) = prepare(&made, &[]);
-    assert_eq!(published(&lun).trailer.image_bytes, made.end);
+    let found = published(&lun);
+    assert_eq!(found.trailer.image_bytes, made.end);
+    // The loader follows the chain of logical partitions.
+    assert!(found.manifest.boot_region.contains(63 * MIB / 4096));
     let image = fs::read(image_of(&made, &lun)).unwrap();
     let swap = 64 * MIB as usize;
     assert_eq!(&image[swap + 4086..swap + 4096], b"SWAPSPACE2");
@@ -227,23 +230,7 @@ fn mbr_ends_with_the_last_partition() {
 #[test]
 fn files_stay_and_free_blocks_are_zero() {
     let made = make(&Recipe::default());
-    let free = |image: &Path| -> Vec<u64> {
-        let name = format!("{}?offset={}", image.display(), made.root_start);
-        let said = program("dumpe2fs", &[&name]).stdout;
-        let said = String::from_utf8_lossy(&said).into_owned();
-        let lines = said
-            .lines()
-            .filter_map(|l| l.strip_prefix("  Free blocks: "));
-        lines
-            .flat_map(|line| line.split(", "))
-            .filter(|piece| !piece.is_empty())
-            .flat_map(|piece| {
-                let (a, b) = piece.split_once('-').unwrap_or((piece, piece));
-                a.parse::<u64>().unwrap()..=b.parse::<u64>().unwrap()
-            })
-            .collect()
-    };
-    let blocks = free(&made.image);
+    let blocks = common::free_blocks(&made, &made.image);
     assert!(blocks.len() > 1000);
     for block in &blocks {
         write_at(&made.image, made.root_start + block * 4096, b"deleted file");

@@ -260,25 +260,29 @@ fn layer(sys: &Path, place: String) -> Option<Refusal> {
 fn refuse_mounted(disk: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let used = mounts
-        .lines()
-        .map(|line| (line, "is mounted"))
-        .chain(swaps.lines().map(|line| (line, "is used as swap")))
-        .filter_map(|(line, how)| Some((line.split_whitespace().next()?, how)))
-        .filter(|(device, _)| device.starts_with("/dev/"))
-        .find(|(device, _)| blockdev::disk_of(Path::new(device)).as_deref() == Some(disk));
-    let by = match used {
-        Some((device, how)) => format!("{device} {how}"),
-        None => match holder(Path::new("/sys/class/block"), disk) {
-            Some(holder) => format!("{holder} is built on it"),
-            None => return Ok(()),
-        },
+    let on_disk = |device: &str| blockdev::disk_of(Path::new(device)).as_deref() == Some(disk);
+    let user = user_of(&mounts, &swaps, on_disk)
+        .or_else(|| holder(Path::new("/sys/class/block"), disk).map(|h| format!("{h} is on it")));
+    let Some(by) = user else {
+        return Ok(());
     };
     Err(Refusal::DiskInUse {
         place: disk.display().to_string(),
         by,
     }
     .into())
+}
+
+/// The first mount or swap space that is on the disk in question.
+fn user_of(mounts: &str, swaps: &str, on_disk: impl Fn(&str) -> bool) -> Option<String> {
+    let mounts = mounts.lines().map(|line| (line, "is mounted"));
+    let swaps = swaps.lines().map(|line| (line, "is used as swap"));
+    mounts
+        .chain(swaps)
+        .filter_map(|(line, how)| Some((line.split_whitespace().next()?, how)))
+        .filter(|(device, _)| device.starts_with("/dev/"))
+        .find(|(device, _)| on_disk(device))
+        .map(|(device, how)| format!("{device} {how}"))
 }
 
 /// A device that is built on the disk or one of its partitions.
@@ -355,6 +359,20 @@ mod tests {
         );
         let without = sys(&[("vdb/vdb1/partition", "1")]);
         assert_eq!(holder(without.path(), Path::new("/dev/vdb")), None);
+    }
+
+    #[test]
+    fn mounts_and_swap_are_users() {
+        let mounts =
+            "proc /proc proc rw 0 0\n/dev/vda2 / ext4 rw 0 0\n/dev/vdb1 /srv ext4 rw 0 0\n";
+        let swaps = "Filename Type Size\n/dev/vdc1 partition 100\n";
+        let user = |disk: &str| user_of(mounts, swaps, |device| device.starts_with(disk));
+        assert_eq!(user("/dev/vdb").as_deref(), Some("/dev/vdb1 is mounted"));
+        assert_eq!(
+            user("/dev/vdc").as_deref(),
+            Some("/dev/vdc1 is used as swap")
+        );
+        assert_eq!(user("/dev/vdd"), None);
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub struct Recipe {
     /// Options of mke2fs, for example `^extent`.
     pub features: &'static str,
     pub grub_cfg: String,
+    /// Size of the disk; its partitions need not fill it.
+    pub disk_bytes: u64,
+    /// Size of the root partition.
+    pub root_bytes: u64,
+    /// Users' data in the root file system.
+    pub data_bytes: usize,
     /// Members of the initramfs.
     pub initramfs: Vec<(String, Vec<u8>)>,
 }
@@ -41,6 +47,9 @@ impl Default for Recipe {
             swap: false,
             block_bytes: 4096,
             features: "",
+            disk_bytes: 96 * MIB,
+            root_bytes: 40 * MIB,
+            data_bytes: 3_000_000,
             grub_cfg: grub_cfg("/boot"),
             initramfs: complete_initramfs(),
         }
@@ -207,6 +216,7 @@ fn fill_trees(recipe: &Recipe, root: &Path, boot: &Path) {
     }
     put(&root.join("usr/share/grub/unicode.pf2"), &noise(50_000, 5));
     put(&root.join("usr/share/pictures/real.png"), &noise(40_000, 9));
+    put(&root.join("etc/fstab"), b"# the root file system has one");
     fs::create_dir_all(root.join("etc/alternatives")).unwrap();
     fs::create_dir_all(root.join("usr/share/images/desktop-base")).unwrap();
     symlink(
@@ -219,7 +229,7 @@ fn fill_trees(recipe: &Recipe, root: &Path, boot: &Path) {
         root.join("usr/share/images/desktop-base/desktop-grub.png"),
     )
     .unwrap();
-    put(&root.join("home/user/data"), &noise(3_000_000, 11));
+    put(&root.join("home/user/data"), &noise(recipe.data_bytes, 11));
 }
 
 /// Makes a disk. The file is larger than its partitions need: prepare trims it.
@@ -233,12 +243,19 @@ pub fn make(recipe: &Recipe) -> Made {
         root.join("boot")
     };
     fill_trees(recipe, &root, &boot_tree);
-    fs::File::create(&image).unwrap().set_len(96 * MIB).unwrap();
+    fs::File::create(&image)
+        .unwrap()
+        .set_len(recipe.disk_bytes)
+        .unwrap();
     let mut layout = vec![("bios", MIB, MIB)];
     if recipe.separate_boot {
         layout.push(("linux", 2 * MIB, 16 * MIB));
     }
-    layout.push(("linux", 20 * MIB, 40 * MIB));
+    layout.push(("linux", 20 * MIB, recipe.root_bytes));
+    if recipe.swap && !recipe.gpt {
+        // A logical partition, as Debian's installer makes it.
+        layout.push(("extended", 63 * MIB, 9 * MIB));
+    }
     if recipe.swap {
         layout.push(("swap", 64 * MIB, 8 * MIB));
     }
@@ -249,7 +266,7 @@ pub fn make(recipe: &Recipe) -> Made {
     } else {
         root_start
     };
-    mke2fs(&image, recipe, root_start, 40 * MIB, &root);
+    mke2fs(&image, recipe, root_start, recipe.root_bytes, &root);
     if recipe.separate_boot {
         mke2fs(&image, recipe, boot_start, 16 * MIB, &boot_tree);
     }
@@ -275,6 +292,7 @@ fn partition(image: &Path, gpt: bool, layout: &[(&str, u64, u64)]) {
             ("bios", true) => "21686148-6449-6E6F-744E-656564454649",
             ("swap", true) => "S",
             ("swap", false) => "82",
+            ("extended", _) => "5",
             (_, true) => "L",
             ("bios", false) => continue,
             (_, false) => "83",
@@ -332,4 +350,34 @@ pub fn prepare(made: &Made, more: &[&str]) -> (PathBuf, serde_json::Value, Strin
     let (code, stdout, stderr) = imgstreamctl(&arguments);
     assert_eq!(code, 0, "{stderr}");
     (out, serde_json::from_str(&stdout).unwrap(), stderr)
+}
+
+/// Free blocks of the root file system in `image`, as dumpe2fs prints them.
+pub fn free_blocks(made: &Made, image: &Path) -> Vec<u64> {
+    // dumpe2fs of e2fsprogs 1.47.2 takes no offset: it gets a file of its own.
+    let copy = made.path("filesystem.img");
+    let (from, to) = (
+        fs::File::open(image).unwrap(),
+        fs::File::create(&copy).unwrap(),
+    );
+    let end = fs::metadata(image).unwrap().len().min(made.end);
+    to.set_len(end - made.root_start).unwrap();
+    let mut block = vec![0; MIB as usize];
+    for at in (made.root_start..end).step_by(MIB as usize) {
+        from.read_exact_at(&mut block, at).unwrap();
+        if block.iter().any(|byte| *byte != 0) {
+            to.write_all_at(&block, at - made.root_start).unwrap();
+        }
+    }
+    let said = program("dumpe2fs", &[copy.to_str().unwrap()]).stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    said.lines()
+        .filter_map(|line| line.strip_prefix("  Free blocks: "))
+        .flat_map(|line| line.split(", "))
+        .filter(|piece| !piece.is_empty())
+        .flat_map(|piece| {
+            let (a, b) = piece.split_once('-').unwrap_or((piece, piece));
+            a.parse::<u64>().unwrap()..=b.parse::<u64>().unwrap()
+        })
+        .collect()
 }
