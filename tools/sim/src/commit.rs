@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The model's commit: the engine's settle batches on the model's disk.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use imgstream_engine::block::Run;
+use imgstream_engine::fill::next_absent;
+use imgstream_engine::settle::{batch, parts, Batch, Part, Source, Step};
+use imgstream_proto::disk::State;
+
+use crate::config::SECTORS;
+use crate::disk::{Sector, ZERO};
+use crate::exec::{pause, until};
+use crate::record::{flush_round, set_state};
+use crate::rules::Broken;
+use crate::world::{home, World};
+
+/// Moves the whole image home, then marks the disk as a plain one.
+pub async fn commit(world: Rc<World>) {
+    if set_state(&world, State::Committing).await.is_err() {
+        return;
+    }
+    while !world.stopping.get() {
+        let Some(run) = next_batch(&world) else {
+            break;
+        };
+        if settle(&world, run).await.is_err() {
+            world.excluded.set(None);
+            return;
+        }
+        pause().await;
+    }
+    let home = world.locate(|locator| locator.counter());
+    if home == world.config.image_blocks && set_state(&world, State::Committed).await.is_ok() {
+        world.committed.set(true);
+    }
+}
+
+fn next_batch(world: &World) -> Option<Run> {
+    let durable = world.locate(|locator| locator.counter());
+    let blocks = world.config.image_blocks;
+    let max = 1 + world.rng.below(blocks);
+    if world.without(Broken::NoOverlapBound) {
+        let run = Run::from_to(durable, (durable + max).min(blocks));
+        return (!run.is_empty()).then_some(run);
+    }
+    batch(durable, durable, world.config.offset_blocks, blocks, max)
+}
+
+async fn settle(world: &Rc<World>, run: Run) -> Result<(), ()> {
+    // What is absent is fetched before anything is excluded. No block becomes absent, so this is all that can be
+    // missing afterwards.
+    let fetched = fetch_absent(world, run).await;
+    let mut batch = Batch::new(run);
+    loop {
+        pause().await;
+        match batch.next() {
+            Step::Exclude(run) => exclude(world, run).await,
+            Step::WriteHome(run) => write_home(world, run, &fetched).await?,
+            Step::Flush => world.flush_disk().await?,
+            Step::Record(counter) => {
+                if !world.without(Broken::RouteBeforeRecord) {
+                    flush_round(world, Some(counter)).await?;
+                }
+            }
+            Step::Route(counter) => world.locate(|locator| locator.raise_counter(counter)),
+            Step::Release(_) => world.excluded.set(None),
+            Step::Done => break,
+        }
+        batch.advance();
+    }
+    if world.without(Broken::RouteBeforeRecord) {
+        flush_round(world, Some(run.end())).await?;
+    }
+    Ok(())
+}
+
+async fn fetch_absent(world: &Rc<World>, run: Run) -> BTreeMap<u64, Vec<Sector>> {
+    let mut fetched = BTreeMap::new();
+    let mut at = run.start;
+    while let Some(absent) = world.locate(|locator| next_absent(locator, at, run.end(), 1)) {
+        let data = world.fetch(absent.start).await;
+        fetched.insert(absent.start, data);
+        at = absent.end();
+    }
+    fetched
+}
+
+async fn exclude(world: &Rc<World>, run: Run) {
+    world.excluded.set(Some(run));
+    if !world.without(Broken::NoDrain) {
+        until(|| (!world.in_use(run)).then_some(())).await;
+    }
+}
+
+async fn write_home(
+    world: &Rc<World>,
+    run: Run,
+    fetched: &BTreeMap<u64, Vec<Sector>>,
+) -> Result<(), ()> {
+    let parts: Vec<Part> = world.locate(|locator| parts(locator, run).collect());
+    for part in parts {
+        for block in part.run.start..part.run.end() {
+            let data = match part.source {
+                Source::Skip => continue,
+                Source::Zeroes => vec![ZERO; SECTORS as usize],
+                Source::Slot { .. } => world.read(world.slot(block), SECTORS).await?,
+                Source::Fetch => match fetched.get(&block) {
+                    Some(data) => data.clone(),
+                    None => {
+                        world.fail(format!("block {block} became absent"));
+                        return Err(());
+                    }
+                },
+            };
+            world.write(home(block), &data).await?;
+        }
+    }
+    Ok(())
+}
