@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl dump`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use imgstream_proto::disk::boot_list::BootState;
 use imgstream_proto::disk::settings::{Method, Settings};
@@ -9,15 +9,18 @@ use imgstream_proto::disk::superblock::Superblock;
 use imgstream_proto::disk::Extent;
 use serde_json::{json, Value};
 
-use crate::error::Result;
+use crate::disk::Disk;
+use crate::error::{Error, Result};
 use crate::medium::DiskMedium;
 use crate::network::mac_text;
 use crate::ondisk::inspect::{inspect, Area};
+use crate::publish::Published;
+use crate::refusal::Refusal;
 
-/// Prints the control structure of a disk.
+/// Prints the control structure of a disk, or the manifest of a published image.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The disk, or an image of one.
+    /// The disk, an image of one, or a published image.
     disk: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
@@ -30,8 +33,13 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let mut disk = DiskMedium::open_ro(&args.disk)?;
-    let area = inspect(&mut disk, &args.disk.display().to_string())?;
-    let value = dump(&area, args.json || args.boot_list);
+    let value = match inspect(&mut disk, &args.disk.display().to_string()) {
+        Ok(area) => dump(&area, args.json || args.boot_list),
+        Err(none @ Error::Refused(Refusal::NoSuperblock { .. })) => {
+            published(&args.disk).map_err(|_| none)?
+        }
+        Err(error) => return Err(error),
+    };
     if args.json {
         println!("{value:#}");
     } else {
@@ -54,6 +62,17 @@ fn dump(area: &Area, with_boot_list: bool) -> Value {
     }
     value["findings"] = json!(area.findings);
     value
+}
+
+/// A published image carries no superblock, but a trailer and a manifest.
+fn published(file: &Path) -> Result<Value> {
+    let found = Published::read(&mut Disk::open(file)?)?;
+    let mut value = serde_json::to_value(&found.manifest).map_err(|e| Error::Other(e.to_string()))?;
+    value["published"] = true.into();
+    value["lun_bytes"] = found.trailer.lun_bytes.into();
+    value["trailer_crc32c"] = found.trailer_crc32c.into();
+    value["boot_blocks"] = found.manifest.boot_region.blocks().into();
+    Ok(value)
 }
 
 fn superblock(sb: &Superblock) -> Value {
