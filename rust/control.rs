@@ -83,7 +83,7 @@ struct Manager {
 }
 
 struct Attached {
-    // Gone while the disk is being detached.
+    // None while the disk is being detached, and when there was no memory.
     files: Option<Group<Shown>>,
     device: Arc<Device>,
 }
@@ -129,15 +129,12 @@ impl Manager {
         let device = Device::attach(path).inspect_err(|refusal| {
             pr_err!("{path:?} is not attached: {}\n", refusal.sentence());
         })?;
-        let files = files(&device).inspect_err(|_| {
-            // Nobody has had the time to open it, and if so: the next detach will say.
-            let _ = device.detach();
-        })?;
+        let files = files(&device);
+        if files.is_none() {
+            pr_err!("{path:?} is attached, but there is no memory for its files in sysfs\n");
+        }
         announce(&device);
-        *attached = Some(Attached {
-            files: Some(files),
-            device,
-        });
+        *attached = Some(Attached { files, device });
         Ok(())
     }
 
@@ -148,7 +145,7 @@ impl Manager {
         // Before the disk that they hang below.
         attached.files = None;
         if let Err(refusal) = attached.device.detach() {
-            attached.files = files(&attached.device).ok();
+            attached.files = files(&attached.device);
             return Err(refusal);
         }
         *slot = None;
@@ -173,10 +170,9 @@ impl Manager {
     }
 }
 
-fn files(device: &Arc<Device>) -> Result<Group<Shown>, Refusal> {
-    let shown = Arc::new(Shown(device.clone()), GFP_KERNEL).map_err(|_| Refusal::Memory)?;
-    let group = device.with_disk(|disk| Group::new(disk, shown));
-    group.ok_or(Refusal::NotAttached)?.map_err(|_| Refusal::Memory)
+fn files(device: &Arc<Device>) -> Option<Group<Shown>> {
+    let shown = Arc::new(Shown(device.clone()), GFP_KERNEL).ok()?;
+    device.with_disk(|disk| Group::new(disk, shown))?.ok()
 }
 
 /// A uevent that carries the state. A failure is of no consequence: who misses it can read the file.

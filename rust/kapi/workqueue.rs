@@ -117,28 +117,32 @@ impl Queue {
         result.ok_or(EINVAL)
     }
 
-    /// Runs `work` in `delay_ms` from now, also if it was to run earlier or later (`mod_delayed_work()`).
+    /// Runs `work` in `delay_ms` from now, also if it was to run earlier or later. Does nothing while the item is being
+    /// cancelled. May be called from any context.
     ///
-    /// May be called from any context.
+    /// `mod_delayed_work()` would do this in one call, but it does not say whether it queued the item: one that is being
+    /// cancelled it leaves alone, and nobody would drop its reference.
     pub(crate) fn enqueue_at<T, const ID: u64>(&self, work: Arc<T>, delay_ms: u32)
     where
         T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID> + Send + Sync + 'static,
     {
-        let object = Arc::into_raw(work);
-        let delayed = delayed_work_of::<T, ID>(object);
-        // SAFETY: `delayed` is the `delayed_work` of a live object. If the call returns false, the queue now owns the
-        // reference that `object` stands for, as `WorkItemPointer::run` of `Arc<T>` expects.
-        let was_pending = unsafe {
-            bindings::mod_delayed_work_on(
-                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
-                self.raw.as_ptr(),
-                delayed,
-                msecs_to_jiffies(delay_ms),
-            )
-        };
-        if was_pending {
-            // SAFETY: `object` comes from `Arc::into_raw()`; a pending item has its own reference already.
-            drop(unsafe { Arc::from_raw(object) });
+        let delay = msecs_to_jiffies(delay_ms);
+        let delayed = delayed_work_of::<T, ID>(Arc::as_ptr(&work));
+        let mut idle = 0;
+        let mut work = work;
+        // Neither queued by us nor to be taken off, once: it has just begun to run. Twice: it is being cancelled, or
+        // somebody else has queued it and it runs, after whatever our caller wants it to see.
+        while idle < 2 {
+            work = match self.enqueue_delayed(work, delay) {
+                Ok(()) => return,
+                Err(work) => work,
+            };
+            // SAFETY: `delayed` is an initialised delayed work item of an object that `work` keeps alive.
+            let was_pending = unsafe { bindings::cancel_delayed_work(delayed) };
+            forget_reference(Arc::as_ptr(&work), was_pending);
+            if !was_pending {
+                idle += 1;
+            }
         }
     }
 }

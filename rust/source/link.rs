@@ -251,7 +251,9 @@ impl Link {
 
     /// Sets the timer. One that fires too early does no harm, one that is moved with every read costs.
     fn arm(self: &Arc<Self>) {
-        let Some(due) = self.driver.lock().due() else {
+        // Held to the end, so that nobody sets the timer after `close` has had the driver.
+        let driver = self.driver.lock();
+        let Some(due) = driver.due() else {
             return;
         };
         let armed = self.armed_ms.load(Ordering::Acquire);
@@ -271,7 +273,8 @@ impl Link {
         self.closed.wait_timeout(LOGOUT_MS);
         let mut ended = FetchQueue::new();
         self.driver.lock().close(self, &mut ended);
-        // In this order: the clock queues the other item. Nobody else does any more: there is no socket, and no fetch.
+        // In this order: the clock queues the other item. Nobody else does any more, for there is no socket and no fetch,
+        // and nobody sets the clock.
         cancel_delayed_sync::<_, TIMER>(self);
         cancel_sync::<_, IO>(self);
         ended.report();
