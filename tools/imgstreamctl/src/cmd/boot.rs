@@ -64,11 +64,11 @@ pub fn run(args: Args) -> Result<()> {
 fn look(cmdline: &Cmdline, patience: Duration) -> Result<Option<(PathBuf, Found)>> {
     let begin = Instant::now();
     loop {
+        // In this order: root's disk is then among those that are looked at.
+        let root = cmdline.root.as_deref().and_then(root_device);
         if let Some(found) = alive()? {
             return Ok(Some(found));
         }
-        let root = cmdline.root.as_deref().and_then(root_device);
-        // Root's disk was among those that were just looked at.
         if root.is_some() || begin.elapsed() >= patience {
             return Ok(None);
         }

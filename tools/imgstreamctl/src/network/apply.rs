@@ -21,6 +21,9 @@ type Step = (&'static str, Vec<String>);
 
 /// Waits for the interface, sets it up and says its name.
 pub fn apply(network: &Network, patience: Duration) -> Result<String> {
+    wait_for(&network.mac, patience)?;
+    // udev gives the interface its name a moment after it has appeared.
+    let _ = program::run("udevadm", "udev", &["settle", "--timeout=10"]);
     let hardware = wait_for(&network.mac, patience)?;
     for (name, arguments) in steps(network, &hardware) {
         run_step(name, &arguments)?;
