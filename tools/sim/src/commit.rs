@@ -30,11 +30,18 @@ pub async fn commit(world: Rc<World>) {
             world.excluded.set(None);
             return;
         }
-        pause().await;
+        dawdle(&world).await;
     }
     let home = world.locate(|locator| locator.counter());
     if home == world.config.image_blocks && set_state(&world, State::Committed).await.is_ok() {
         world.committed.set(true);
+    }
+}
+
+/// The commit gives way to the guest, or just is not run for a while.
+async fn dawdle(world: &World) {
+    for _ in 0..1 + world.rng.below(2) * world.rng.below(150) {
+        pause().await;
     }
 }
 
@@ -55,7 +62,7 @@ async fn settle(world: &Rc<World>, run: Run) -> Result<(), ()> {
     let fetched = fetch_absent(world, run).await;
     let mut batch = Batch::new(run);
     loop {
-        pause().await;
+        dawdle(world).await;
         match batch.next() {
             Step::Exclude(run) => exclude(world, run).await,
             Step::WriteHome(run) => write_home(world, run, &fetched).await?,

@@ -39,6 +39,8 @@ pub struct Config {
     pub short: u64,
     /// Percent of lives in which the journal cannot be written from some point on.
     pub journal_errors: u64,
+    /// Percent of rounds that a checkpoint follows although none is due.
+    pub checkpoint: u64,
     /// Percent of lives that end with a clean detach.
     pub detach: u64,
     /// Lives: attaches until the run ends.
@@ -75,6 +77,7 @@ impl Config {
             repair: rng.chance(40),
             short: rng.pick(&[0, 10]),
             journal_errors: rng.pick(&[0, 0, 0, 20]),
+            checkpoint: rng.pick(&[0, 10, 80]),
             detach: rng.pick(&[0, 30, 60]),
             lives: 2 + rng.below(4),
             steps: rng.pick(&[300, 800, 2000]),

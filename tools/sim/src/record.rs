@@ -223,7 +223,7 @@ pub async fn checkpoint_if_due(world: &Rc<World>) {
         return;
     }
     let mut control = take_control(world);
-    if control.writer.half_full() || world.rng.chance(10) {
+    if control.writer.half_full() || world.rng.chance(world.config.checkpoint) {
         let result = checkpoint(world, &mut control, |now| *now).await;
         if result.is_err() {
             world.health.degrade(Health::Degraded);

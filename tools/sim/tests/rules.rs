@@ -7,7 +7,7 @@ use imgstream_sim::rules::Broken;
 use imgstream_sim::run::run_any;
 
 /// Seeds that must hold, for each rule others.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 300;
 /// Seeds within which a missing rule must show (the most that one needs now is 718).
 const HUNT: u64 = 5000;
 
