@@ -151,10 +151,14 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         let header = DataIn::decode(self.receive.header());
         let (owner, transfer) = match self.owner(header.itt.get()) {
             Ok((owner, transfer)) => (owner, *transfer),
-            Err(reason) => return Err(self.end(reason)),
+            Err(reason) => {
+                self.end(reason);
+                return Err(());
+            }
         };
         if let Err(reason) = transfer.check(&header) {
-            return Err(self.end_owner(owner, reason));
+            self.end_owner(owner, reason);
+            return Err(());
         }
         let received = transfer.received();
         match owner {

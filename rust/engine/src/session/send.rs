@@ -310,10 +310,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     pub(super) fn begin_login(&mut self) -> Result<(), Reason> {
         self.login_tag = self.new_tag(TAG_LOGIN);
-        let config = self.config;
         let (_, text) = login_areas(&mut self.scratch, 0)?;
         let mut writer = Writer::new(text);
-        let step = self.login.begin(&config, &mut writer)?;
+        let step = self.login.begin(&self.config, &mut writer)?;
         let len = writer.len();
         self.put_login(step, len)
     }

@@ -116,7 +116,8 @@ impl Transfer {
         let over = flags & flag::OVERFLOW != 0;
         let told = if under { residual } else { 0 };
         // An overflow says that the command had more data than was asked for: possible for INQUIRY, not for a read.
-        if (under && over) || (over && !self.short) || (under && told != missing) {
+        let contradiction = under && (over || told != missing);
+        if contradiction || (over && !self.short) {
             return Err(Reason::Protocol(Violation::Residual));
         }
         Ok(())
