@@ -6,6 +6,7 @@ use std::process::Command;
 
 use imgstream_proto::disk::State;
 
+use super::stage;
 use crate::confirm::confirm;
 use crate::device::status::bytes;
 use crate::device::{Control, Status};
@@ -14,6 +15,7 @@ use crate::medium::DiskMedium;
 use crate::ondisk;
 use crate::program;
 use crate::refusal::Refusal;
+use crate::stage::Report;
 
 /// At most so many lost files are named.
 const NAMED: usize = 20;
@@ -29,12 +31,15 @@ pub struct Args {
     /// Do not restart the computer.
     #[arg(long)]
     no_reboot: bool,
+    /// Put the source back at once, not at the next boot; only for a disk that is not attached.
+    #[arg(long, requires = "disk")]
+    now: bool,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     match &args.disk {
-        Some(disk) => detached(disk, args.yes),
+        Some(disk) => detached(disk, &args),
         None => attached(&args),
     }
 }
@@ -99,7 +104,7 @@ fn newest(find: &str) -> Vec<String> {
 }
 
 /// Writes the state by itself: nobody else uses the disk.
-fn detached(disk: &Path, yes: bool) -> Result<()> {
+fn detached(disk: &Path, args: &Args) -> Result<()> {
     let place = disk.display().to_string();
     if Status::read().is_ok_and(|status| disk.ends_with(&status.disk)) {
         return Err(Error::Refused(Refusal::DiskInUse {
@@ -120,11 +125,17 @@ fn detached(disk: &Path, yes: bool) -> Result<()> {
         .into());
     }
     confirm(
-        yes,
-        "Everything written since the migration is lost. The next boot puts the source back.",
+        args.yes,
+        "Everything written since the migration is lost. The source is put back.",
     )?;
     found.set_state(&mut medium, State::RollingBack, 0)?;
-    println!("the next boot of {place} puts the source back");
+    if args.now {
+        let mut report = Report::console();
+        stage::go_on(disk, &mut medium, found, None, &mut report)?;
+        println!("{place} is the source's again");
+    } else {
+        println!("the next boot of {place} puts the source back");
+    }
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub fn run(_args: Args) -> Result<()> {
         // Nothing but what e2fsck and resize2fs did, which is whole, has been written.
         let reason = error.to_string();
         report.line(&format!("refused: {reason}"));
-        done = leave::leave(&path, Some(&reason), &mut report).map(|()| After::Reboot);
+        done = leave::leave(&path, Some(&reason), &mut report).map(|_| After::Reboot);
     }
     let after = done?;
     report.line("done; the computer starts again");
@@ -89,7 +89,9 @@ pub fn go_on(
         if after == Some(After::Poweroff) {
             power::leave_now(After::Poweroff)?;
         }
-        leave::leave(path, None, report)
+        let gone = leave::leave(path, None, report)?;
+        // While the entry stands, the source starts its stage, which must find out that there is nothing to do.
+        Ok(gone || payload.is_some())
     })
 }
 

@@ -34,8 +34,8 @@ impl Drive<'_> {
     /// Works on until the state that the disk is in has no more steps: from
     /// `relocating` or `storing` to `streaming`, from `rolling-back` to the
     /// wiped control area. `before_wipe` runs when the source is back and the
-    /// superblock still says so.
-    pub fn run(&mut self, before_wipe: &mut dyn FnMut(&mut Report) -> Result<()>) -> Result<()> {
+    /// superblock still says so; what is not wiped is seen by the next stage.
+    pub fn run(&mut self, before_wipe: &mut dyn FnMut(&mut Report) -> Result<bool>) -> Result<()> {
         let boot: Vec<BootRun> = self.list.iter().map(|entry| (*entry).into()).collect();
         loop {
             let superblock = self.found.superblock;
@@ -52,7 +52,7 @@ impl Drive<'_> {
     fn finish(
         &mut self,
         mut stage: Stage<'_>,
-        before_wipe: &mut dyn FnMut(&mut Report) -> Result<()>,
+        before_wipe: &mut dyn FnMut(&mut Report) -> Result<bool>,
     ) -> Result<State> {
         let total = stage.total_blocks() * BLOCK_BYTES;
         loop {
@@ -62,7 +62,9 @@ impl Drive<'_> {
             match stage.next() {
                 Step::Done => return Ok(self.found.superblock.state),
                 Step::Wipe => {
-                    before_wipe(self.report)?;
+                    if !before_wipe(self.report)? {
+                        return Ok(self.found.superblock.state);
+                    }
                     pair::wipe_pair(self.disk, &self.found.superblock)?;
                 }
                 step => self.step(step)?,

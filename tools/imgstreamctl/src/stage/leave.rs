@@ -25,8 +25,13 @@ const CUSTOM_CFG: [&str; 2] = ["boot/grub/custom.cfg", "grub/custom.cfg"];
 const LAST_REFUSAL: &str = "var/lib/imgstream/last-refusal";
 
 /// Looks at every ext4 partition of the disk; says in the source why, if there
-/// is a reason.
-pub fn leave(disk: &Path, reason: Option<&str>, report: &mut Report) -> Result<()> {
+/// is a reason. Whether there was an entry: an image of a disk cannot be
+/// mounted here, and a kernel may lack what this file system needs.
+pub fn leave(disk: &Path, reason: Option<&str>, report: &mut Report) -> Result<bool> {
+    if disk.is_file() {
+        return Ok(false);
+    }
+    let mut found = false;
     let _ = program::run("modprobe", "kmod", &["ext4"]);
     for partition in reread(disk)? {
         let mounted = fs::create_dir_all(MOUNT_POINT)
@@ -39,6 +44,7 @@ pub fn leave(disk: &Path, reason: Option<&str>, report: &mut Report) -> Result<(
         let done = edit(Path::new(MOUNT_POINT), reason);
         let unmounted = unmount(MOUNT_POINT, UnmountFlags::empty());
         if done? {
+            found = true;
             report.line(&format!(
                 "the boot entry on {} is gone",
                 partition.display()
@@ -46,7 +52,7 @@ pub fn leave(disk: &Path, reason: Option<&str>, report: &mut Report) -> Result<(
         }
         unmounted.map_err(|e| Error::io("unmounting", &partition)(e.into()))?;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The partitions of the table that is on the disk now, which may be another
