@@ -89,7 +89,7 @@ fn mounted(mounts: &str, directory: &str) -> Option<String> {
         })
         .filter(|(device, at)| *at == directory && device.starts_with("/dev/"))
         .map(|(device, _)| device.to_string())
-        .last()
+        .next_back()
 }
 
 fn device(name: &str) -> PathBuf {
