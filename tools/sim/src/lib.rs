@@ -20,4 +20,5 @@ pub mod record;
 pub mod rng;
 pub mod rules;
 pub mod run;
+pub mod stage;
 pub mod world;
