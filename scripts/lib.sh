@@ -5,7 +5,8 @@
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-cache=${IMGSTREAM_CACHE:-$HOME/.cache/imgstream}
+home=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
+cache=${IMGSTREAM_CACHE:-$home/.cache/imgstream}
 build=${IMGSTREAM_BUILD:-$top/build}
 mkdir -p "$cache" "$build"
 cache=$(cd "$cache" && pwd -P)

@@ -68,7 +68,7 @@ def main() -> int:
         say(str(error))
         return 2
     say(f"selftests took {time.monotonic() - start:.0f} s; logs are in {BUILD}/selftests")
-    print(f"{passed} passed, {failed} failed")
+    print(f"selftest: {passed} passed, {failed} failed")
     return 1 if failed else 0
 
 
