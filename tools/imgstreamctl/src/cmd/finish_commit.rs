@@ -2,13 +2,14 @@
 //! `imgstreamctl finish-commit`: the last act of a commit, in the running
 //! target. Called by `commit --wait` and by imgstream-finish.service.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use imgstream_proto::abi::DISK_NAME;
 use imgstream_proto::disk::State;
+use rustix::fs::{flock, FlockOperation};
 
 use crate::blockdev;
 use crate::device::Status;
@@ -18,14 +19,13 @@ use crate::medium::DiskMedium;
 use crate::ondisk;
 use crate::program;
 
-/// What the boot path has of imgstream. Files of the initramfs first: without
-/// them a new initramfs is built.
-const HOOKS: [&str; 6] = [
+/// What the boot path has of imgstream. The udev rules stay: until the next
+/// boot they keep the links that mounts depend on, and then they match nothing.
+const HOOKS: [&str; 5] = [
     "/usr/share/initramfs-tools/hooks/imgstream",
     "/usr/share/initramfs-tools/scripts/local-top/imgstream",
     "/usr/share/initramfs-tools/scripts/local-block/imgstream",
     "/usr/share/initramfs-tools/scripts/local-premount/imgstream",
-    "/usr/lib/udev/rules.d/61-imgstream.rules",
     "/etc/kernel/preinst.d/imgstream",
 ];
 /// What goes when all is done.
@@ -33,6 +33,8 @@ const UNIT: [&str; 2] = [
     "/usr/lib/systemd/system/multi-user.target.wants/imgstream-finish.service",
     "/usr/lib/systemd/system/imgstream-finish.service",
 ];
+
+const LOCK: &str = "/run/imgstream-finish.lock";
 
 /// Takes the driver out of the boot path after a commit.
 #[derive(Debug, clap::Args)]
@@ -50,14 +52,19 @@ pub fn run(args: Args) -> Result<()> {
     let Some(disk) = disk()? else { return Ok(()) };
     match state_on(&disk)? {
         Some(State::Committed) => finish(&disk),
-        // Wiped before, and cut before the unit was gone.
-        None if !is_attached() => remove(&UNIT),
+        // Wiped before, and cut before the unit was gone. An image that was never migrated keeps all of it.
+        None if !is_attached() && !Path::new(HOOKS[0]).exists() => remove(&UNIT),
         _ => Ok(()),
     }
 }
 
-/// Removes hooks, builds the initramfs anew, finishes the disk.
+/// Removes hooks, builds the initramfs anew, finishes the disk. The service
+/// and `commit --wait` may both want to: the second finds nothing to do.
 pub fn finish(disk: &Path) -> Result<()> {
+    let _lock = lock()?;
+    if state_on(disk)? != Some(State::Committed) {
+        return Ok(());
+    }
     println!("taking imgstream out of the boot path");
     remove(&HOOKS)?;
     rebuild_initramfs()?;
@@ -68,6 +75,15 @@ pub fn finish(disk: &Path) -> Result<()> {
     rustix::fs::sync();
     println!("committed: from the next boot on this is a plain disk");
     Ok(())
+}
+
+/// Held until the file is closed.
+fn lock() -> Result<File> {
+    let path = Path::new(LOCK);
+    let file = File::create(path).map_err(Error::io("writing", path))?;
+    flock(&file, FlockOperation::LockExclusive)
+        .map_err(|e| Error::io("locking", path)(e.into()))?;
+    Ok(file)
 }
 
 /// While the image is streamed, somebody may commit at any time.
