@@ -63,10 +63,22 @@ const DEFAULT_MIN_KIB_S: u32 = 4096;
 /// What was asked of the fill.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rates {
-    /// At least this rate, however busy the guest is.
+    /// At least this rate, however busy the guest is; 0 for what is usual.
     pub(crate) min_kib_s: u32,
     /// At most this rate; 0 for no limit.
     pub(crate) max_kib_s: u32,
+}
+
+impl Rates {
+    /// A pace with these rates. Never without a minimum: a guest that does not rest must not stop the work for ever.
+    fn pace(self) -> Pace {
+        let min_kib_s = match (self.min_kib_s, self.max_kib_s) {
+            (0, 0) => DEFAULT_MIN_KIB_S,
+            (0, max) => DEFAULT_MIN_KIB_S.min(max),
+            (min, _) => min,
+        };
+        Pace::new(min_kib_s, self.max_kib_s, now_ms())
+    }
 }
 
 /// What the commit does.
@@ -124,7 +136,7 @@ impl Background {
             commit_rates: rates,
             now: false,
             cursor: Cursor::new(),
-            pace: Pace::new(rates.min_kib_s, rates.max_kib_s, now_ms()),
+            pace: rates.pace(),
             guest_ios: 0,
             fresh: true,
         };
@@ -188,7 +200,7 @@ impl Background {
             } else {
                 plan.fill_rates
             };
-            plan.pace = Pace::new(rates.min_kib_s, rates.max_kib_s, now_ms());
+            plan.pace = rates.pace();
             plan.fresh = false;
         }
         let busy = plan.guest_ios != ios;

@@ -207,9 +207,6 @@ impl Inner {
         let packed = self.excluded.load(Ordering::SeqCst);
         packed != 0 && Run::new(packed >> LEN_BITS, packed & LEN_MASK).overlaps(&run)
     }
-
-    /// Whether so many blocks can be excluded at once.
-    pub(super) const EXCLUDE_MAX_BLOCKS: u64 = LEN_MASK;
 }
 
 const LEN_BITS: u32 = 20;

@@ -24,10 +24,7 @@ use imgstream_engine::{
     block::Run,
     map::Change, //
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::sync::Arc;
 
 /// What an I/O to the disk is for.
 pub(super) enum Purpose {

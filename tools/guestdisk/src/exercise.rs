@@ -4,13 +4,14 @@
 //! wrote, or else what the image says. Direct I/O, so that the device sees every request as it is.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
 use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN};
-use rustix::fs::{fallocate, FallocateFlags, OFlags};
+use rustix::fs::{fallocate, FallocateFlags};
 
+use crate::direct::{self, Aligned};
 use crate::stamp;
 
 /// Blocks that one thread owns in a row.
@@ -25,24 +26,6 @@ pub(crate) struct Options {
     /// The work is done in blocks [first, end).
     pub(crate) first: u64,
     pub(crate) end: u64,
-}
-
-/// Memory that direct I/O takes.
-struct Aligned {
-    memory: Vec<u8>,
-    skip: usize,
-}
-
-impl Aligned {
-    fn new() -> Self {
-        let memory = vec![0; (STRIPE as usize + 1) * BLOCK_LEN];
-        let skip = memory.as_ptr().align_offset(BLOCK_LEN);
-        Self { memory, skip }
-    }
-
-    fn bytes(&mut self, len: usize) -> &mut [u8] {
-        &mut self.memory[self.skip..self.skip + len]
-    }
 }
 
 /// A small generator: the sequence is the test's, whatever libraries do (xorshift64*).
@@ -169,16 +152,12 @@ fn stripes(options: &Options, thread: u64) -> Vec<Stripe> {
 pub(crate) fn exercise(device: &Path, options: &Options, expected: Option<&Path>) -> Result<()> {
     let mut workers = Vec::new();
     for thread in 0..options.threads {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlags::DIRECT.bits() as i32)
-            .open(device)?;
+        let file = direct::open(device, true)?;
         workers.push(Worker {
             file,
             random: Random(options.seed * 1000 + thread + 1),
             stripes: stripes(options, thread),
-            memory: Aligned::new(),
+            memory: Aligned::new(STRIPE as usize * BLOCK_LEN),
         });
     }
     std::thread::scope(|scope| {
@@ -203,13 +182,14 @@ pub(crate) fn exercise(device: &Path, options: &Options, expected: Option<&Path>
 
 /// Checks that [first, end) of `device` is what an exercise left in `expected`.
 pub(crate) fn compare(device: &Path, expected: &Path, first: u64, end: u64) -> Result<()> {
-    let device = File::open(device)?;
+    let device = direct::open(device, false)?;
     let expected = File::open(expected)?;
-    let (mut a, mut b) = ([0; BLOCK_LEN], [0; BLOCK_LEN]);
+    let (mut memory, mut wanted) = (Aligned::new(BLOCK_LEN), [0; BLOCK_LEN]);
     for block in first..end {
-        device.read_exact_at(&mut a, block * BLOCK_BYTES)?;
-        expected.read_exact_at(&mut b, block * BLOCK_BYTES)?;
-        if a != b {
+        let found = memory.bytes(BLOCK_LEN);
+        device.read_exact_at(found, block * BLOCK_BYTES)?;
+        expected.read_exact_at(&mut wanted, block * BLOCK_BYTES)?;
+        if *found != wanted {
             bail!("block {block} differs");
         }
     }

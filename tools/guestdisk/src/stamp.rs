@@ -2,12 +2,13 @@
 
 //! Blocks that say who they are. The same contents as selftests/recipes/stamp writes.
 
-use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{bail, Context, Result};
 use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN};
+
+use crate::direct::{self, Aligned};
 
 /// Contents of a block.
 pub(crate) fn block(word: &str, number: u64) -> [u8; BLOCK_LEN] {
@@ -30,11 +31,12 @@ fn says(block: &[u8]) -> String {
 
 /// Checks blocks; "zero" means zeroes.
 pub(crate) fn verify(device: &Path, word: &str, start: u64, blocks: Option<u64>) -> Result<()> {
-    let file = File::open(device).with_context(|| format!("opening {}", device.display()))?;
+    let file = direct::open(device, false)?;
     let mut number = start;
-    let mut found = [0; BLOCK_LEN];
+    let mut memory = Aligned::new(BLOCK_LEN);
     while blocks.is_none_or(|blocks| number - start < blocks) {
-        if let Err(error) = file.read_exact_at(&mut found, number * BLOCK_BYTES) {
+        let found = memory.bytes(BLOCK_LEN);
+        if let Err(error) = file.read_exact_at(found, number * BLOCK_BYTES) {
             if blocks.is_none() && error.kind() == std::io::ErrorKind::UnexpectedEof {
                 break;
             }
@@ -44,8 +46,8 @@ pub(crate) fn verify(device: &Path, word: &str, start: u64, blocks: Option<u64>)
             "zero" => [0; BLOCK_LEN],
             word => block(word, number),
         };
-        if found != expected {
-            bail!("block {number} should say {word:?}, says {:?}", says(&found));
+        if *found != expected {
+            bail!("block {number} should say {word:?}, says {:?}", says(found));
         }
         number += 1;
     }
@@ -55,9 +57,12 @@ pub(crate) fn verify(device: &Path, word: &str, start: u64, blocks: Option<u64>)
 
 /// Writes blocks.
 pub(crate) fn write(device: &Path, word: &str, start: u64, blocks: u64) -> Result<()> {
-    let file = OpenOptions::new().write(true).open(device)?;
+    let file = direct::open(device, true)?;
+    let mut memory = Aligned::new(BLOCK_LEN);
     for number in start..start + blocks {
-        file.write_all_at(&block(word, number), number * BLOCK_BYTES)?;
+        let bytes = memory.bytes(BLOCK_LEN);
+        bytes.copy_from_slice(&block(word, number));
+        file.write_all_at(bytes, number * BLOCK_BYTES)?;
     }
     file.sync_data()?;
     Ok(())
