@@ -49,7 +49,9 @@ impl Argument {
 
     /// Copies a structure to the caller.
     pub(crate) fn write(self, from: &[u8]) -> Result {
-        UserSlice::new(self.0, from.len()).writer().write_slice(from)
+        UserSlice::new(self.0, from.len())
+            .writer()
+            .write_slice(from)
     }
 }
 
@@ -74,7 +76,12 @@ impl<C: Control> MiscDevice for Adapter<C> {
         Ok(registration.control.clone())
     }
 
-    fn ioctl(control: ArcBorrow<'_, C>, _file: &File, number: u32, argument: usize) -> Result<isize> {
+    fn ioctl(
+        control: ArcBorrow<'_, C>,
+        _file: &File,
+        number: u32,
+        argument: usize,
+    ) -> Result<isize> {
         control.ioctl(number, Argument(UserPtr::from_addr(argument)))?;
         Ok(0)
     }

@@ -153,8 +153,9 @@ impl<T: Files> Group<T> {
         // SAFETY: Valid by the type invariant of `Attribute`.
         let object = unsafe { &*attribute.object };
         // SAFETY: By the second requirement; sysfs gives zeroed pages, and no one else has it.
-        let buffer =
-            unsafe { core::slice::from_raw_parts_mut(buffer.cast::<u8>(), kernel::page::PAGE_SIZE) };
+        let buffer = unsafe {
+            core::slice::from_raw_parts_mut(buffer.cast::<u8>(), kernel::page::PAGE_SIZE)
+        };
         let mut text = Text { buffer, len: 0 };
         if object.show(attribute.index, &mut text).is_err() {
             return EIO.to_errno() as isize;
@@ -187,18 +188,6 @@ pub(crate) fn announce_change(device: &Device, variable: &CStr) -> Result {
             environment.as_mut_ptr(),
         )
     })
-}
-
-/// Wakes those who `poll()` the file `name` of `group`.
-pub(crate) fn notify<T: Files>(group: &Group<T>, name: &CStr) {
-    // SAFETY: The device lives as long as the group; the names are C strings.
-    unsafe {
-        bindings::sysfs_notify(
-            kobject_of(&group.device),
-            T::DIRECTORY.as_char_ptr(),
-            name.as_char_ptr(),
-        )
-    };
 }
 
 fn kobject_of(device: &Device) -> *mut bindings::kobject {

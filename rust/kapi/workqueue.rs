@@ -36,7 +36,7 @@ use kernel::{
 /// `alloc_workqueue()` with a rescuer thread, so that its work proceeds when memory is short.
 ///
 /// The queue must not be dropped by one of its own work items: dropping waits for them. Whoever owns it therefore
-/// stops and [drains](Self::drain) first what may still hold a reference.
+/// cancels first what may still hold a reference.
 ///
 /// # Invariants
 ///
@@ -53,17 +53,7 @@ unsafe impl Sync for Queue {}
 impl Queue {
     /// A queue whose work runs on any processor, several items at a time (each item only once at a time).
     pub(crate) fn new(name: &'static CStr) -> Result<Self> {
-        Self::with_max_active(name, 0)
-    }
-
-    /// A queue that runs one item at a time, in the order of queueing.
-    pub(crate) fn new_ordered(name: &'static CStr) -> Result<Self> {
-        Self::allocate(name, bindings::wq_flags___WQ_ORDERED, 1)
-    }
-
-    /// As [`new`](Self::new), with at most `max_active` items at a time (0: the kernel's default).
-    pub(crate) fn with_max_active(name: &'static CStr, max_active: u16) -> Result<Self> {
-        Self::allocate(name, 0, c_int::from(max_active))
+        Self::allocate(name, 0, 0)
     }
 
     fn allocate(name: &'static CStr, flags: bindings::wq_flags, max_active: c_int) -> Result<Self> {
@@ -85,12 +75,6 @@ impl Queue {
     pub(crate) fn flush(&self) {
         // SAFETY: The workqueue is valid by the type invariant.
         unsafe { bindings::__flush_workqueue(self.raw.as_ptr()) };
-    }
-
-    /// Waits until the queue is empty; meanwhile only work items of this queue may queue more.
-    pub(crate) fn drain(&self) {
-        // SAFETY: The workqueue is valid by the type invariant.
-        unsafe { bindings::drain_workqueue(self.raw.as_ptr()) };
     }
 
     /// Runs `f` on a worker thread, which has a stack of its own, and waits for it. Process context; may sleep.
@@ -197,16 +181,6 @@ where
     let was_pending = unsafe { bindings::cancel_delayed_work_sync(delayed) };
     forget_reference(raw, was_pending);
     was_pending
-}
-
-/// Waits until the last queueing of `object`'s work item `ID` has run.
-pub(crate) fn flush_work<T, const ID: u64>(object: &Arc<T>)
-where
-    T: WorkItem<ID, Pointer = Arc<T>> + HasWork<T, ID>,
-{
-    let work = work_of::<T, ID>(Arc::as_ptr(object));
-    // SAFETY: `work` is an initialised work item of an object that `object` keeps alive.
-    unsafe { bindings::flush_work(work) };
 }
 
 /// Drops the reference that a queued item had, if it was queued and was taken off.

@@ -26,7 +26,10 @@ use crate::kapi::{
         Socket,
         State, //
     },
-    time::now_ms, //
+    time::{
+        now_ms,
+        Pacer, //
+    }, //
 };
 use core::sync::atomic::Ordering;
 use imgstream_engine::session::{
@@ -63,6 +66,9 @@ const IDLE_BYTES: u64 = 2 << 20;
 
 /// Reads that nobody waits for, so that readers always find a free one.
 const IDLE_READS: usize = MAX_READS * 3 / 4;
+
+/// At most one line every five seconds about reads that the target cannot answer.
+static READ_ERRORS: Pacer = Pacer::new(5_000);
 
 /// See the module. Protected by `Link::driver`.
 pub(super) struct Driver {
@@ -131,7 +137,10 @@ impl Driver {
     pub(super) fn log_out(&mut self, link: &Arc<Link>) {
         self.closing = true;
         let quiet = self.active.iter().all(Option::is_none);
-        if quiet && matches!(self.transport, Transport::Up(_)) && self.session.stage() == Stage::Ready {
+        if quiet
+            && matches!(self.transport, Transport::Up(_))
+            && self.session.stage() == Stage::Ready
+        {
             self.session.logout(now_ms());
         } else {
             self.drop_connection(link, Line::EMPTY);
@@ -163,7 +172,8 @@ impl Driver {
             return;
         };
         let last = link.status().snapshot().reason;
-        link.status().enter(Connection::Connecting, Some(portal), last);
+        link.status()
+            .enter(Connection::Connecting, Some(portal), last);
         match Socket::connect(portal, link.clone()) {
             Ok(socket) => {
                 let until_ms = now_ms().saturating_add(CONNECT_TIMEOUT_MS);
@@ -191,7 +201,9 @@ impl Driver {
 
     fn established(&mut self, link: &Arc<Link>) {
         let closed = Transport::Closed;
-        if let Transport::Connecting { socket, .. } = core::mem::replace(&mut self.transport, closed) {
+        if let Transport::Connecting { socket, .. } =
+            core::mem::replace(&mut self.transport, closed)
+        {
             self.transport = Transport::Up(socket);
             self.session.connected(now_ms());
             let last = link.status().snapshot().reason;
@@ -315,8 +327,13 @@ impl Driver {
             return;
         };
         let result = result.map_err(|error| {
-            let at = fetch.lba_bytes;
-            pr_err!("the repository cannot be read at byte {at}: {}\n", Line::of(error).as_str());
+            if let Some(more) = READ_ERRORS.due() {
+                let (at, error) = (fetch.lba_bytes, Line::of(error));
+                let error = error.as_str();
+                pr_err!(
+                    "the repository cannot be read at byte {at}: {error} ({more} more before)\n"
+                );
+            }
             errno_of(error)
         });
         link.end(fetch, result, ended);
@@ -372,7 +389,11 @@ impl Driver {
     /// Says that reads wait, once a minute.
     fn complain(&mut self, link: &Arc<Link>) {
         let now = now_ms();
-        let waiting = link.status().counters().demand_inflight.load(Ordering::Relaxed);
+        let waiting = link
+            .status()
+            .counters()
+            .demand_inflight
+            .load(Ordering::Relaxed);
         if self.closing || link.status().ready() || now < self.complain_at_ms {
             return;
         }

@@ -23,6 +23,10 @@ pub(crate) enum Priority {
     /// A reader.
     Demand = 0,
     /// Nobody yet, but soon.
+    #[expect(
+        dead_code,
+        reason = "windows that grow on sequential access come later"
+    )]
     Prefetch = 1,
     /// Nobody: the background fill.
     Background = 2,

@@ -224,9 +224,13 @@ impl Link {
     fn count(&self, fetch: &Fetch, begins: bool) {
         let change = if begins { 1 } else { 1_u64.wrapping_neg() };
         let counters = self.status.counters();
-        counters.fetches_inflight.fetch_add(change, Ordering::Relaxed);
+        counters
+            .fetches_inflight
+            .fetch_add(change, Ordering::Relaxed);
         if fetch.priority == Priority::Demand {
-            counters.demand_inflight.fetch_add(change, Ordering::Relaxed);
+            counters
+                .demand_inflight
+                .fetch_add(change, Ordering::Relaxed);
         }
     }
 

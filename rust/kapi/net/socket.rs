@@ -209,7 +209,12 @@ impl<T: Wake> Socket<T> {
     }
 
     /// Receives up to `len` bytes into `buf`, from its byte `offset` on. At most 32 pages at a time.
-    pub(crate) fn receive_pages(&self, buf: &PageBuf, offset: usize, len: usize) -> Result<Received> {
+    pub(crate) fn receive_pages(
+        &self,
+        buf: &PageBuf,
+        offset: usize,
+        len: usize,
+    ) -> Result<Received> {
         let mut parts = [bindings::bio_vec::default(); 32];
         let (count, total) = fill_parts(&mut parts, buf, offset, len);
         if total == 0 {
@@ -289,7 +294,10 @@ fn fill_parts(
     let mut within = offset % PAGE_BYTES;
     let mut total = 0;
     let mut count: usize = 0;
-    for (part, page) in parts.iter_mut().zip(buf.pages().iter().skip(offset / PAGE_BYTES)) {
+    for (part, page) in parts
+        .iter_mut()
+        .zip(buf.pages().iter().skip(offset / PAGE_BYTES))
+    {
         let bytes = (PAGE_BYTES - within).min(len.saturating_sub(total));
         if bytes == 0 {
             break;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `struct completion` with the two things that `kernel::sync::Completion` lacks: one wake-up, and a time limit.
+//! `struct completion` with the time limit that `kernel::sync::Completion` lacks.
 //!
 //! C header: [`include/linux/completion.h`](srctree/include/linux/completion.h)
 
@@ -34,15 +34,9 @@ impl Completion {
         })
     }
 
-    /// Lets one waiter go on, now or when it comes. Any context.
-    pub(crate) fn complete(&self) {
-        // SAFETY: The completion was initialised by `new`.
-        unsafe { bindings::complete(self.inner.get()) };
-    }
-
     /// Lets every waiter go on, for ever. Any context.
     pub(crate) fn complete_all(&self) {
-        // SAFETY: As above.
+        // SAFETY: The completion was initialised by `new`.
         unsafe { bindings::complete_all(self.inner.get()) };
     }
 
