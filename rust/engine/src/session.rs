@@ -378,7 +378,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     /// A new tag whose lowest byte is `low`, which tells whose it is. Never the reserved one.
     fn new_tag(&mut self, low: u8) -> u32 {
         self.generation = self.generation.wrapping_add(1) & 0x00ff_ffff;
-        self.generation << 8 | u32::from(low)
+        (self.generation << 8) | u32::from(low)
     }
 
     /// The session is through the login and the identity check.

@@ -125,7 +125,7 @@ impl Connection {
         data: &[u8],
         fault: Option<LoginFault>,
     ) -> bool {
-        let stage = request.flags >> 2 & 3;
+        let stage = (request.flags >> 2) & 3;
         let next = request.flags & 3;
         let transit = request.flags & flag::TRANSIT != 0;
         if login.rest.is_empty() {
@@ -149,7 +149,7 @@ impl Connection {
         // A stage ends only where the request at hand asks for it, so not with the last piece of a continued text.
         let go = transit && login.agreed;
         let end = if go { flag::TRANSIT | next } else { 0 };
-        let flags = stage << 2
+        let flags = (stage << 2)
             | if login.rest.is_empty() {
                 end
             } else {

@@ -204,7 +204,7 @@ impl Login {
         if header.version_active != 0 {
             return Err(Reason::Protocol(Violation::Version));
         }
-        let current = header.flags >> 2 & 3;
+        let current = (header.flags >> 2) & 3;
         let next = header.flags & 3;
         // 11.13.2, 11.13.3: an answer belongs to the stage of its request; it goes on only where the request asked
         // for it; text that continues cannot end a stage.
@@ -263,7 +263,7 @@ impl Login {
             0
         };
         Ok(Step::Send {
-            flags: next | self.stage.code() << 2,
+            flags: next | (self.stage.code() << 2),
         })
     }
 

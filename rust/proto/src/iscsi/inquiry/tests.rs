@@ -7,7 +7,7 @@ use std::vec;
 
 /// One designation descriptor: code set 1 (binary).
 fn descriptor(association: u8, kind: u8, value: &[u8]) -> Vec<u8> {
-    let mut out = vec![1, association << 4 | kind, 0, value.len() as u8];
+    let mut out = vec![1, (association << 4) | kind, 0, value.len() as u8];
     out.extend_from_slice(value);
     out
 }
