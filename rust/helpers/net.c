@@ -14,8 +14,8 @@ static struct lock_class_key imgstream_lock_keys[2];
 static struct lock_class_key imgstream_slock_keys[2];
 
 /*
- * Our sockets are used while I/O is waited for, those of user space do I/O themselves (page faults under the socket
- * lock): to lockdep they must not be the same.
+ * Our sockets are used while I/O is waited for, those of user space do I/O themselves (page
+ * faults under the socket lock): to lockdep they must not be the same.
  */
 static void imgstream_reclassify(struct sock *sk)
 {
@@ -44,7 +44,7 @@ void imgstream_socket_prepare(struct socket *sock)
 
 	imgstream_reclassify(sk);
 	tcp_sock_set_nodelay(sk);
-	/* On close what was not sent yet goes with it, instead of being sent when the network is back. */
+	/* On close what was not sent yet goes with it: it must not be sent when the network is back. */
 	sock_no_linger(sk);
 	sock_set_keepalive(sk);
 	sk->sk_allocation = GFP_NOIO | __GFP_MEMALLOC;
@@ -110,9 +110,10 @@ void imgstream_socket_install(struct socket *sock,
 }
 
 /*
- * After this no callback of ours finds its context: those that are under way hold the lock, those that come later find
- * none. TCP calls them with the socket's lock held, so one that read the function pointer just before is through when
- * the caller has released the socket, which takes that lock.
+ * After this no callback of ours finds its context: those that are under way hold the lock, those
+ * that come later find none. TCP calls them with the socket's lock held, so one that read the
+ * function pointer just before is through when the caller has released the socket, which takes
+ * that lock.
  */
 void imgstream_socket_uninstall(struct socket *sock,
 				struct imgstream_socket_callbacks *callbacks)

@@ -5,7 +5,10 @@
 
 #include "sysfs.h"
 
-/* An attribute that is not static needs a lock class. All of ours share one: none is read while another is held. */
+/*
+ * An attribute that is not static needs a lock class. All of ours share one: none is read while
+ * another is held.
+ */
 void imgstream_sysfs_attr_init(struct attribute *attr)
 {
 	sysfs_attr_init(attr);
