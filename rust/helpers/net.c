@@ -44,7 +44,7 @@ void imgstream_socket_prepare(struct socket *sock)
 
 	imgstream_reclassify(sk);
 	tcp_sock_set_nodelay(sk);
-	/* On close what was not sent yet goes with it: it must not be sent when the network is back. */
+	/* On close what was not sent yet goes too: it must not be sent when the network is back. */
 	sock_no_linger(sk);
 	sock_set_keepalive(sk);
 	sk->sk_allocation = GFP_NOIO | __GFP_MEMALLOC;
