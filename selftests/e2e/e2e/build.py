@@ -81,5 +81,5 @@ def _make(system, work, log, install, publish):
     filelist.save(filelist.of_tree(tree), work / "files.json")
     if publish:
         log(f"{system.name}: imgstreamctl prepare")
-        publish(image, work / "published.raw")
+        facts["published"] = publish(image, work / "published.raw")
     return facts

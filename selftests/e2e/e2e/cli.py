@@ -96,7 +96,7 @@ def main(words):
         if name == "boot":
             command.add_argument("side", choices=("source", "target"))
         if name == "demo":
-            command.add_argument("--only", action="append", choices=RUNS)
+            command.add_argument("--only", action="append", choices=RUNS, help="leave the other runs out")
     args = parser.parse_args(words)
     try:
         args.call(args)

@@ -41,8 +41,7 @@ def partition(system, image):
 
 def make_root(system, tree, root):
     """The ext4 file system with the tree in it, in a file of its own."""
-    features = ["-O", system.mkfs_features] if system.mkfs_features else []
-    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", BLOCK, *features, "-L", system.hostname,
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", BLOCK, *system.mkfs_options, "-L", system.hostname,
         "-U", rootfs.root_uuid(system), "-d", tree,
         root, system.root_mib * MIB // BLOCK)
 

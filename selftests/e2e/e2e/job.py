@@ -94,6 +94,7 @@ class Job:
         self.began = self.say(source, "$ " + " ".join(words))
         self.mark = self.machine.console.mark()
         self.machine.port.type(" ".join(words) + "; echo \"migrate-ended:$?\"\n")
+        self.machine.refuse(r"migrate-ended:[1-9]")
 
     def await_target(self, seconds=600):
         """Stage and the target's boot; gives the seconds since `migrate` began."""

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -42,6 +43,7 @@ class Vm:
 
     def __init__(self, disk, work, memory_mib=1024, network=True, name="vm"):
         self.name = f"{name}-{next(COUNT)}"
+        self.bad = None
         self.sockets = Path(tempfile.mkdtemp(prefix="imgstream-"))
         self.log = Path(work) / f"{self.name}.console.log"
         self.errors = open(Path(work) / f"{self.name}.qemu.log", "w", encoding="utf-8")
@@ -72,7 +74,14 @@ class Vm:
             "-qmp", f"unix:{self.sockets / 'qmp'},server=on,wait=off",
         ]
 
+    def refuse(self, pattern):
+        """From now on this text on the command port ends whatever is awaited on the console."""
+        self.bad = (re.compile(pattern), self.port.mark())
+
     def alive(self):
+        """Still running, and nothing has failed that somebody waits for."""
+        if self.bad and self.bad[0].search(self.port.text, self.bad[1]):
+            raise Failed(f"the command failed:\n{self.port.tail()}")
         return self.process.poll() is None
 
     def await_console(self, pattern, seconds=300, since=0):
@@ -124,7 +133,7 @@ class Vm:
 
     def kill(self):
         """The end of this VM whatever state it is in."""
-        if self.alive():
+        if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         self._clean()
