@@ -2,8 +2,8 @@
 
 //! Fetches under way: one for a block, however many readers wait for it.
 //!
-//! A [`Unit`] goes through: asked for -> arrived: waiters are answered -> stored, block by block as far as nobody else
-//! has claimed them -> gone. Its pages are the ones that were received into and are stored from; readers get copies
+//! A [`Unit`] goes through: asked for -> arrived: readers are answered -> stored, block by block as far as nobody else
+//! has claimed them -> writers of parts of blocks are answered -> gone. Its pages are the ones that were received into and are stored from; readers get copies
 //! (rule 6). Nothing is claimed and no lock is held while the network is waited for (rule 4).
 //!
 //! Locks: `Units::list`, then nothing; `Unit::waiters`, then nothing. Process context only.
@@ -27,6 +27,7 @@ use crate::{
             BlkStatus,
             SECTOR_BYTES, //
         },
+        noio::NoIo,
         page::{
             PageBuf,
             PAGE_BYTES, //
@@ -91,6 +92,9 @@ pub(super) struct Unit {
     buf: PageBuf,
     #[pin]
     phase: Mutex<Phase>,
+    /// Writes that wait to be merged: done by the work item, not where bytes are received.
+    #[pin]
+    merges: Mutex<KVec<(Waiter, Run)>>,
     /// Stores under way, and one while they are being started.
     storing: AtomicU32,
     #[pin]
@@ -183,9 +187,10 @@ pub(super) fn want(
         // Allocated without the lock, so somebody else may be faster: then look again.
         let unit = Unit::new(core, Run::new(run.start, free), store)?;
         if core.units.add(&unit)? {
-            let blocks = unit.join(run, waiter)?;
+            // Started whether or not the waiter finds room: others may have joined.
+            let joined = unit.join(run, waiter);
             unit.start(priority);
-            return Ok(blocks);
+            return joined;
         }
     }
 }
@@ -200,6 +205,7 @@ impl Unit {
                 store,
                 buf,
                 phase <- new_mutex!(Phase::Waiting(waiters), "imgstream:unit"),
+                merges <- new_mutex!(KVec::new(), "imgstream:unit_merges"),
                 storing: AtomicU32::new(1),
                 work <- new_work!("imgstream:unit"),
                 core: core.clone(),
@@ -230,16 +236,16 @@ impl Unit {
             Phase::Failed(error) => Err(*error),
         };
         drop(phase);
-        self.answer(waiter, part, result);
+        self.answer(&waiter, part, result);
         Ok(part.blocks)
     }
 
-    fn answer(&self, waiter: Waiter, part: Run, result: Result) {
+    fn answer(&self, waiter: &Waiter, part: Run, result: Result) {
         let offset = Run::from_to(self.run.start, part.start).bytes() as usize;
         match (waiter, result) {
-            (Waiter::Read(request), Ok(())) => merge::copy_in(&request, part, &self.buf, offset),
+            (Waiter::Read(request), Ok(())) => merge::copy_in(request, part, &self.buf, offset),
             (Waiter::Merge(request), Ok(())) => {
-                merge::write_block(&self.core, &request, part.start, Some((&self.buf, offset)));
+                merge::write_block(&self.core, request, part.start, Some((&self.buf, offset)));
             }
             (Waiter::Read(request) | Waiter::Merge(request), Err(error)) => {
                 request.fail(BlkStatus::from(error));
@@ -324,10 +330,15 @@ impl FetchDone for Unit {
             Err(error) => Phase::Failed(error),
         };
         let last = core::mem::replace(&mut *self.phase.lock(), next);
-        if let Phase::Waiting(waiters) = last {
-            for (waiter, part) in waiters {
-                self.answer(waiter, part, result);
-            }
+        if let Phase::Waiting(mut waiters) = last {
+            waiters.retain(|(waiter, part)| {
+                let merge = matches!(waiter, Waiter::Merge(_)) && result.is_ok();
+                if !merge {
+                    self.answer(waiter, *part, result);
+                }
+                merge
+            });
+            *self.merges.lock() = waiters;
         }
         if result.is_err() {
             self.core.counters.errors_read.fetch_add(1, Ordering::Relaxed);
@@ -342,6 +353,13 @@ impl WorkItem for Unit {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        let _noio = NoIo::enter();
+        // Stored by now as far as that went, so most of them are plain writes to a present block.
+        let merges = core::mem::take(&mut *this.merges.lock());
+        for (waiter, part) in &merges {
+            this.answer(waiter, *part, Ok(()));
+        }
+        drop(merges);
         this.core.units.remove(&this);
     }
 }
