@@ -40,9 +40,6 @@ pub enum Error {
     /// The image's initramfs could not be read.
     #[error(transparent)]
     Initramfs(#[from] initramfs::Error),
-    /// A command of this skeleton that is still to be written.
-    #[error("{0} is not built yet")]
-    NotBuilt(&'static str),
 }
 
 impl Error {
@@ -52,9 +49,7 @@ impl Error {
             Error::Refused(refusal) => refusal.exit(),
             Error::Program(error) => error.exit(),
             Error::Initramfs(_) => Exit::BootSetup,
-            Error::Io { .. } | Error::Disk(_) | Error::Other(_) | Error::NotBuilt(_) => {
-                Exit::Failure
-            }
+            Error::Io { .. } | Error::Disk(_) | Error::Other(_) => Exit::Failure,
         }
     }
 

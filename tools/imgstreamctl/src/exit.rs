@@ -87,17 +87,12 @@ mod tests {
 
     /// The table as `exit-codes.rst` has to show it.
     fn rendered() -> String {
-        Exit::ALL
-            .iter()
-            .map(|e| {
-                format!(
-                    "   * - {}\n     - {}\n     - {}\n",
-                    e.code(),
-                    e.name(),
-                    e.meaning()
-                )
-            })
-            .collect()
+        let row = |e: &Exit| {
+            let (code, name, meaning) = (e.code(), e.name(), e.meaning());
+            format!("   * - {code}\n     - {name}\n     - {meaning}\n")
+        };
+        let rows: Vec<String> = Exit::ALL.iter().map(row).collect();
+        rows.concat()
     }
 
     #[test]

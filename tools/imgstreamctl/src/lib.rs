@@ -18,6 +18,7 @@ pub mod ext4;
 pub mod finish;
 pub mod grub;
 pub mod image;
+pub mod in_use;
 pub mod initramfs;
 pub mod kernel;
 pub mod medium;

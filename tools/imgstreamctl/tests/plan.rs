@@ -7,6 +7,15 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use imgstream_engine::pair;
+use imgstream_proto::disk::superblock::{Superblock, SUPERBLOCK_LEN};
+use imgstream_proto::disk::State;
+use imgstreamctl::disk::Disk;
+use imgstreamctl::medium::DiskMedium;
+use imgstreamctl::ondisk;
+use imgstreamctl::plan;
+use imgstreamctl::publish::Published;
+
 use common::{imgstreamctl, make, prepare, program, write_at, Made, Recipe, MIB};
 use imgstreamctl::Exit;
 
@@ -31,7 +40,7 @@ fn large() -> Recipe {
     }
 }
 
-fn plan(source: &Path, lun: &Path, more: &[&str]) -> (i32, String, String) {
+fn run_plan(source: &Path, lun: &Path, more: &[&str]) -> (i32, String, String) {
     let mut arguments = vec!["plan", "--image", lun.to_str().unwrap(), "--disk"];
     arguments.push(source.to_str().unwrap());
     arguments.extend(more);
@@ -50,7 +59,7 @@ fn refused(recipe: &Recipe, change: impl Fn(&Made), exit: Exit, sentence: &str) 
     let (_keep, lun) = image();
     let source = make(recipe);
     change(&source);
-    let (code, stdout, stderr) = plan(&source.image, &lun, &[]);
+    let (code, stdout, stderr) = run_plan(&source.image, &lun, &[]);
     assert_eq!(code, i32::from(exit.code()), "{stderr}");
     assert!(stderr.contains(sentence), "{stderr}");
     assert_eq!(
@@ -65,7 +74,7 @@ fn refused(recipe: &Recipe, change: impl Fn(&Made), exit: Exit, sentence: &str) 
 fn every_number_is_right() {
     let (_keep, lun) = image();
     let source = make(&large());
-    let (code, stdout, stderr) = plan(&source.image, &lun, &["--json"]);
+    let (code, stdout, stderr) = run_plan(&source.image, &lun, &["--json"]);
     assert_eq!(code, 0, "{stderr}");
     let facts: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let number = |name: &str| facts[name].as_u64().unwrap();
@@ -100,7 +109,7 @@ fn moved_bytes_are_those_behind_the_new_end() {
         data_bytes: 60 << 20,
         ..large()
     });
-    let (code, stdout, stderr) = plan(&source.image, &lun, &["--json"]);
+    let (code, stdout, stderr) = run_plan(&source.image, &lun, &["--json"]);
     assert_eq!(code, 0, "{stderr}");
     let facts: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let first = facts["filesystem_new_bytes"].as_u64().unwrap() / 4096;
@@ -115,7 +124,7 @@ fn moved_bytes_are_those_behind_the_new_end() {
 fn text_names_every_part() {
     let (_keep, lun) = image();
     let source = make(&large());
-    let (code, stdout, stderr) = plan(&source.image, &lun, &[]);
+    let (code, stdout, stderr) = run_plan(&source.image, &lun, &[]);
     assert_eq!(code, 0, "{stderr}");
     for name in [
         "D", "S", "R", "U", "C", "T", "boot", "fs least", "shrink", "spare",
@@ -135,7 +144,7 @@ fn no_shrink_where_there_is_room_behind_the_source() {
         root_bytes: 50 * MIB,
         ..large()
     });
-    let (code, stdout, stderr) = plan(&source.image, &lun, &["--json"]);
+    let (code, stdout, stderr) = run_plan(&source.image, &lun, &["--json"]);
     assert_eq!(code, 0, "{stderr}");
     let facts: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(facts["shrink_bytes"], 0);
@@ -195,7 +204,7 @@ fn boot_region_beyond_the_source() {
         root_bytes: 24 * MIB,
         ..large()
     });
-    let (code, _, stderr) = plan(&source.image, &lun, &[]);
+    let (code, _, stderr) = run_plan(&source.image, &lun, &[]);
     assert_eq!(
         code,
         i32::from(Exit::BootRegionBeyondSource.code()),
@@ -302,6 +311,42 @@ fn source_without_grub() {
     );
 }
 
+/// Writes both superblocks of a migration in `state` to the source's disk.
+fn put_superblocks(source: &Path, lun: &Path, state: State) {
+    let published = Published::read(&mut Disk::open(lun).unwrap()).unwrap();
+    let inspected = plan::Source::inspect(Some(source)).unwrap();
+    let plan = plan::compute(inspected, published).unwrap();
+    let mut superblock = Superblock::new([9; 16], state, plan.geometry);
+    superblock.places = plan.places;
+    superblock.image.lun_bytes = plan.image.trailer.lun_bytes;
+    for at in pair::locations(&superblock).unwrap() {
+        let mut bytes = [0; SUPERBLOCK_LEN];
+        superblock.encode(at, &mut bytes, crc32c::crc32c).unwrap();
+        write_at(source, at, &bytes);
+    }
+}
+
+#[test]
+fn an_older_migration_is_alive() {
+    let (_keep, lun) = image();
+    let source = make(&large());
+    put_superblocks(&source.image, &lun, State::Streaming);
+    let (code, _, stderr) = run_plan(&source.image, &lun, &[]);
+    assert_eq!(code, i32::from(Exit::MigrationAlive.code()), "{stderr}");
+    assert!(stderr.contains("(state streaming)"), "{stderr}");
+    put_superblocks_ended(&source.image, &lun);
+    let (code, _, stderr) = run_plan(&source.image, &lun, &[]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+/// The same migration, ended: its superblocks do not stop another one.
+fn put_superblocks_ended(source: &Path, lun: &Path) {
+    let mut medium = DiskMedium::open_rw(source).unwrap();
+    ondisk::pair::wipe(&mut medium, 0).unwrap();
+    drop(medium);
+    put_superblocks(source, lun, State::Committed);
+}
+
 #[test]
 fn what_is_no_published_image() {
     let source = make(&large());
@@ -311,7 +356,7 @@ fn what_is_no_published_image() {
         let copy = source.path("copy.lun");
         fs::copy(&lun, &copy).unwrap();
         change(&copy);
-        let (code, _, stderr) = plan(&source.image, &copy, &[]);
+        let (code, _, stderr) = run_plan(&source.image, &copy, &[]);
         assert_eq!(code, i32::from(exit.code()), "{stderr}");
         assert!(stderr.contains(sentence), "{stderr}");
     };

@@ -7,6 +7,7 @@ use crate::bootregion;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::in_use;
 use crate::publish::{self, check, snippet, Request, Written};
 
 /// Makes a published image from a raw image or disk.
@@ -33,7 +34,11 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let image = Image::read(Disk::open(&args.image)?)?;
+    let disk = Disk::open(&args.image)?;
+    if disk.is_device() {
+        in_use::refuse(&args.image)?;
+    }
+    let image = Image::read(disk)?;
     let setup = bootregion::find(&image, args.boot_partition)?;
     let found = check::initramfs(&setup, args.nic_driver.as_deref())?;
     check::filesystems(&image)?;

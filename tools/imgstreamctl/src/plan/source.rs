@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::ext4::{Ext4, Facts};
 use crate::grub;
 use crate::image::{Held, Image};
+use crate::in_use;
 use crate::medium::DiskMedium;
 use crate::ondisk;
 use crate::refusal::Refusal;
@@ -37,7 +38,7 @@ pub struct Source {
     pub facts: Facts,
     /// Its free blocks, in its own blocks.
     free: Vec<Range<u64>>,
-    /// The smallest size of the file system that resize2fs believes in.
+    /// The smallest size of the file system, see [`Facts::least_blocks`].
     pub minimum_bytes: u64,
     /// The driver of the interface with the default route, when live.
     pub nic_driver: Option<String>,
@@ -61,7 +62,7 @@ impl Source {
         if live {
             Source::of(&real, root_device.as_deref())
         } else {
-            refuse_mounted(&real)?;
+            in_use::refuse(&real)?;
             Source::of(&real, None)
         }
     }
@@ -123,13 +124,8 @@ fn minimum(fs: &Ext4) -> Result<u64> {
     if fs.facts().has("stable_inodes") {
         return Err(refuse("it has the feature stable_inodes").into());
     }
-    fs.minimum_bytes().map_err(|error| match error {
-        Error::Program(crate::program::Error::Failed { said, .. }) => {
-            let last = said.lines().last().unwrap_or_default();
-            refuse(&format!("resize2fs says: {last}")).into()
-        }
-        other => other,
-    })
+    let facts = fs.facts();
+    Ok(facts.least_blocks().saturating_mul(facts.block_bytes))
 }
 
 /// Refuses a disk whose migration has not ended.
@@ -255,52 +251,6 @@ fn layer(sys: &Path, place: String) -> Option<Refusal> {
     }
 }
 
-/// Refuses a disk of which something is mounted, or that others are built on.
-/// The running system's disk is used by it, and is not asked.
-fn refuse_mounted(disk: &Path) -> Result<()> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let on_disk = |device: &str| blockdev::disk_of(Path::new(device)).as_deref() == Some(disk);
-    let user = user_of(&mounts, &swaps, on_disk)
-        .or_else(|| holder(Path::new("/sys/class/block"), disk).map(|h| format!("{h} is on it")));
-    let Some(by) = user else {
-        return Ok(());
-    };
-    Err(Refusal::DiskInUse {
-        place: disk.display().to_string(),
-        by,
-    }
-    .into())
-}
-
-/// The first mount or swap space that is on the disk in question.
-fn user_of(mounts: &str, swaps: &str, on_disk: impl Fn(&str) -> bool) -> Option<String> {
-    let mounts = mounts.lines().map(|line| (line, "is mounted"));
-    let swaps = swaps.lines().map(|line| (line, "is used as swap"));
-    mounts
-        .chain(swaps)
-        .filter_map(|(line, how)| Some((line.split_whitespace().next()?, how)))
-        .filter(|(device, _)| device.starts_with("/dev/"))
-        .find(|(device, _)| on_disk(device))
-        .map(|(device, how)| format!("{device} {how}"))
-}
-
-/// A device that is built on the disk or one of its partitions.
-fn holder(sys: &Path, disk: &Path) -> Option<String> {
-    let name = disk.file_name()?;
-    let directory = sys.join(name);
-    let below = fs::read_dir(&directory).ok()?;
-    let mut places: Vec<PathBuf> = below
-        .filter_map(|entry| Some(entry.ok()?.path().join("holders")))
-        .collect();
-    places.push(directory.join("holders"));
-    places
-        .iter()
-        .filter_map(|place| fs::read_dir(place).ok())
-        .flatten()
-        .find_map(|entry| entry.ok()?.file_name().into_string().ok())
-}
-
 /// The driver of the interface that has the default route. A VLAN or bridge on
 /// top of an interface has none of its own and is not judged.
 fn nic_driver() -> Option<String> {
@@ -348,31 +298,6 @@ mod tests {
         assert_eq!(of(&[("dm/uuid", "mpath-x\n")]), Some(Exit::FilesystemKind));
         assert_eq!(of(&[("md/level", "raid1\n")]), Some(Exit::Md));
         assert_eq!(of(&[("partition", "2\n")]), None);
-    }
-
-    #[test]
-    fn holders_of_partitions_are_found() {
-        let with = sys(&[("vdb/vdb1/holders/dm-3", ""), ("vdb/size", "9")]);
-        assert_eq!(
-            holder(with.path(), Path::new("/dev/vdb")).as_deref(),
-            Some("dm-3")
-        );
-        let without = sys(&[("vdb/vdb1/partition", "1")]);
-        assert_eq!(holder(without.path(), Path::new("/dev/vdb")), None);
-    }
-
-    #[test]
-    fn mounts_and_swap_are_users() {
-        let mounts =
-            "proc /proc proc rw 0 0\n/dev/vda2 / ext4 rw 0 0\n/dev/vdb1 /srv ext4 rw 0 0\n";
-        let swaps = "Filename Type Size\n/dev/vdc1 partition 100\n";
-        let user = |disk: &str| user_of(mounts, swaps, |device| device.starts_with(disk));
-        assert_eq!(user("/dev/vdb").as_deref(), Some("/dev/vdb1 is mounted"));
-        assert_eq!(
-            user("/dev/vdc").as_deref(),
-            Some("/dev/vdc1 is used as swap")
-        );
-        assert_eq!(user("/dev/vdd"), None);
     }
 
     #[test]

@@ -163,8 +163,13 @@ impl Seen {
         let hash = self.hash.finalize();
         Copied {
             data_bytes: self.data_bytes,
-            sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: hex(&hash),
             canaries: self.canaries,
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
