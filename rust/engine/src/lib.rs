@@ -27,3 +27,6 @@ pub mod settle;
 pub mod stage;
 pub mod state;
 pub mod trust;
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,9 @@
 
 //! Settle: moves blocks to their final places. Commit is settle of the whole image, ascending.
 //!
+//! What is absent is fetched before a batch begins, so that nothing is excluded while the network is waited for. Blocks
+//! never become absent, so nothing else can be missing once the batch is excluded.
+//!
 //! A batch `[c, c + n)` goes through these steps; each is there for a reason:
 //!
 //! 1. `Exclude`: new guest I/O to the batch waits, and I/O that was routed before has finished. Rule 5: the slots of this
@@ -47,9 +50,9 @@ pub struct Part {
     pub source: Source,
 }
 
-/// The next batch, at most `max` blocks: from `next` on, ending where rule 5 allows. `durable` is the durable counter
-/// *after* whose record all I/O to older slots was drained, which [`Step::Exclude`] of each batch does. `None`: at the
-/// end, or an earlier batch must be recorded first.
+/// The next batch, at most `max` blocks: from `next` on, ending where rule 5 allows. `durable` is the durable
+/// counter; I/O to the slots below it was drained when their batches were excluded. `None`: at the end, or an earlier
+/// batch must be recorded first.
 pub fn batch(
     durable: u64,
     next: u64,
