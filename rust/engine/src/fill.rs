@@ -94,10 +94,11 @@ impl Pace {
             max => max,
         };
         let min = (u64::from(min_kib_s) << 10).min(max);
+        // Not `clamp`: it panics if its bounds are the wrong way round, and the compiler cannot see that they are not.
         Self {
             min_bytes_s: min,
             max_bytes_s: max,
-            rate_bytes_s: START_BYTES_S.clamp(min, max),
+            rate_bytes_s: START_BYTES_S.max(min).min(max),
             tokens: 0,
             last_tick_ms: now_ms,
         }
@@ -132,7 +133,7 @@ impl Pace {
         } else {
             self.rate_bytes_s.saturating_mul(2).max(START_BYTES_S)
         };
-        self.rate_bytes_s = next.clamp(self.min_bytes_s, self.max_bytes_s);
+        self.rate_bytes_s = next.max(self.min_bytes_s).min(self.max_bytes_s);
         // A long pause brings no burst.
         let share = self.rate_bytes_s.saturating_mul(passed.min(2 * TICK_MS)) / 1000;
         let share = i64::try_from(share).unwrap_or(i64::MAX);
