@@ -6,6 +6,7 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::{make, prepare, program, write_at, Made, Recipe, KERNEL, MIB};
 use imgstreamctl::disk::Disk;
@@ -291,4 +292,34 @@ fn slow_layouts_are_warned_of() {
     let (_, facts, stderr) = prepare(&made, &[]);
     assert!(stderr.contains("blocks of 1024 bytes"), "{stderr}");
     assert_eq!(facts["warnings"].as_array().unwrap().len(), 1);
+}
+
+/// A limit on the size of files stands for a full disk: the copy fails near its
+/// end. (It is above the file system's size, of which e2image makes a copy.)
+#[test]
+fn a_copy_that_fails_leaves_the_old_output_alone() {
+    let made = make(&Recipe::default());
+    let (lun, _, _) = prepare(&made, &[]);
+    let before = fs::read(&lun).unwrap();
+    let command = format!(
+        "trap '' XFSZ; ulimit -f {}; exec {} prepare {} --out {}",
+        50 * MIB / 512,
+        env!("CARGO_BIN_EXE_imgstreamctl"),
+        made.image.display(),
+        lun.display()
+    );
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    assert!(
+        fs::read(&lun).unwrap() == before,
+        "the old output was changed"
+    );
+    let left: Vec<_> = fs::read_dir(made.dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with(".imgstream-"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }

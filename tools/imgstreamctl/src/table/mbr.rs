@@ -93,6 +93,9 @@ pub fn read(disk: &Disk, lba0: &[u8; SECTOR_BYTES as usize]) -> Result<Table> {
 fn read_chain(disk: &Disk, extended_lba: u64, table: &mut Table) -> Result<()> {
     let mut lba = extended_lba;
     for number in 5..5 + MAX_LOGICAL {
+        if lba >= disk.size_bytes() / SECTOR_BYTES {
+            return Err(bad(disk, "the chain of logical partitions leaves the disk"));
+        }
         let sector = disk.read_sector(lba)?;
         if !has_signature(&sector) {
             return Err(bad(disk, "the chain of logical partitions is damaged"));
