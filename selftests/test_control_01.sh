@@ -1,0 +1,71 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# What is refused, with which words, and that a refusal changes nothing; and the files in sysfs.
+# needs-file: empty 64M
+# needs-disk: empty
+# needs-file: disk 192M
+# needs-disk: disk
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
+# shellcheck source-path=SCRIPTDIR/guest
+. /tests/common.sh
+
+status=/sys/block/imgstream0/imgstream
+guestdisk=imgstream-guestdisk
+target=iqn.2026-11.test.imgstream:image
+# says WORDS COMMAND...: COMMAND fails and says WORDS.
+says() {
+	says_words=$1
+	shift
+	! says_output=$("$@" 2>&1) && echo "$says_output" && echo "$says_output" | grep -q "$says_words"
+}
+# One line, and not an empty one.
+one_line() {
+	[ "$(wc -l <"$1")" = 1 ] && [ -n "$(cat "$1")" ]
+}
+all_files() {
+	for file in "$status"/*; do
+		one_line "$file" || return
+	done
+	[ "$(ls $status | wc -l)" = 28 ]
+}
+not_writable() {
+	for file in "$status"/*; do
+		[ "$(stat -c %a "$file")" = 444 ] || return
+	done
+}
+attach() {
+	# It goes on to wait for partitions, and there are none.
+	imgstreamctl attach "$1" >/dev/null 2>&1 &
+	attaching=$!
+	eventually [ -e $status/source_view ]
+	kill $attaching
+}
+
+truncate -s 33562624 /tmp/image
+$guestdisk lun /tmp/image
+imgstream-testtarget /tmp/image --target-name $target >/tmp/served 2>&1 &
+served=$!
+eventually grep -q ' at ' /tmp/served
+
+plan 19
+refuse "a disk that is not there is refused" load disk=/dev/nothing
+refuse "a disk without a superblock is refused" load disk="$(disk empty)"
+refuse "and neither leaves the module" grep -q '^imgstream ' /proc/modules
+check "without a disk the module loads" load
+check "the control device is root's" [ "$(stat -c %a /dev/imgstream-control)" = 600 ]
+check "detach without a disk is refused" says "no disk is attached" imgstreamctl detach
+check "attaching an empty disk is refused" says "superblock" imgstreamctl attach "$(disk empty)"
+check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal 127.0.0.1:3260 --target $target
+check "and attached" attach "$(disk disk)"
+check "a second one is not" says "attached already" imgstreamctl attach "$(disk disk)"
+check "every file says one thing" all_files
+check "and none can be written" not_writable
+equal "the state is streaming" streaming "$(cat $status/state)"
+check "a pause without a commit is refused" says "no commit" imgstreamctl pause
+refuse "a minimum rate above the maximum is refused" imgstreamctl fill on --min 2000 --max 1000
+check "rates are taken" imgstreamctl fill on --min 1000 --max 2000
+equal "and shown" "on 1000 2000" "$(cat $status/fill)"
+check "the module goes" unload
+refuse "and all files with it" ls /sys/block/imgstream0 /dev/imgstream-control
+kill $served
+finish

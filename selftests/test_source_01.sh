@@ -1,0 +1,97 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# A target that breaks the protocol, another image behind the portal, silence: nothing wrong is ever read, reads wait
+# instead of failing, and the module can go at any time. The target runs inside of the virtual machine.
+# needs-file: disk 192M
+# needs-disk: disk
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
+# shellcheck source-path=SCRIPTDIR/guest
+. /tests/common.sh
+
+status=/sys/block/imgstream0/imgstream
+guestdisk=imgstream-guestdisk
+target=iqn.2026-11.test.imgstream:image
+served=
+value() {
+	cat "$status/$1"
+}
+# serve FILE [OPTION...]
+serve() {
+	imgstream-testtarget "$@" --target-name $target >/tmp/served 2>&1 &
+	served=$!
+	eventually grep -q ' at ' /tmp/served
+}
+stop_serving() {
+	kill -9 $served
+	wait $served 2>/dev/null
+}
+connection() {
+	case $(value connection) in $1) true ;; *) false ;; esac
+}
+refused() {
+	connection "disconnected: wrong image*"
+}
+waiting() {
+	[ "$(value fetches_inflight)" -gt 0 ]
+}
+ended() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+truncate -s 33562624 /tmp/image
+$guestdisk lun /tmp/image
+cp /tmp/image /tmp/other
+# Another trailer, so another image.
+tr '\0-\377' '\1-\377\0' </tmp/image | tail -c 4096 | dd of=/tmp/other bs=4096 seek=8193 conv=notrunc 2>/dev/null
+
+plan 18
+serve /tmp/image
+check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal 127.0.0.1:3260 --target $target
+stop_serving
+
+# Reads are counted from 0 on each connection; the first six are those of the identity check.
+serve /tmp/image --fault 0:9:short=512 --fault 1:10:hole --fault 2:9:reset=70000
+check "the module attaches the disk" load disk="$(disk disk)"
+imgstreamctl fill off
+check "a target that breaks the protocol is read all the same" \
+	$guestdisk verify /dev/imgstream0 image --start 16 --blocks 4000
+check "it took several connections" [ "$(value reconnects)" -ge 3 ]
+equal "nobody saw an error" "0 none" "$(value errors_read) $(value last_error)"
+echo 3 >/proc/sys/vm/drop_caches
+check "what was kept is right" $guestdisk verify /dev/imgstream0 image --start 16 --blocks 4000
+stop_serving
+
+serve /tmp/other
+eventually refused
+dd if=/dev/imgstream0 of=/tmp/read bs=4096 skip=6000 count=1 iflag=direct 2>/dev/null &
+reader=$!
+eventually waiting
+check "another image is not read" refused
+refuse "and its reader waits" ended $reader
+equal "not even at the next attempt" 0 "$(stat -c %s /tmp/read 2>/dev/null || echo 0)"
+check "what is here is read meanwhile" $guestdisk verify /dev/imgstream0 image --start 16 --blocks 400
+refuse "the module does not go under the reader" unload
+stop_serving
+serve /tmp/image
+wait $reader
+check "with the right image behind the portal the reader goes on" \
+	cmp -n 4096 /tmp/read /tmp/image 0 $((6000 * 4096))
+check "and all others" $guestdisk verify /dev/imgstream0 image --start 6000 --blocks 100
+
+# Silence: packets vanish, nobody says that the target is gone.
+ip link set lo down
+imgstreamctl fill on
+check "with a silent network the device is detached" imgstreamctl detach
+ip link set lo up
+# It goes on to wait for partitions, and there are none.
+imgstreamctl attach "$(disk disk)" >/dev/null 2>&1 &
+eventually [ -e $status/source_view ]
+kill $!
+pass "and attached again"
+refuse "with the control device open the module does not go" sh -c 'rmmod imgstream 8</dev/imgstream-control'
+ip link set lo down
+check "with a silent network the module goes" unload
+ip link set lo up
+stop_serving
+check "the disk still knows what it has" $guestdisk verify "$(disk disk)" image --blocks 16
+finish
