@@ -67,10 +67,14 @@ pub fn is_independent(locator: &Locator<'_>) -> bool {
 /// How often the pace looks at what the guest does, in milliseconds.
 pub const TICK_MS: u64 = 50;
 
+/// How long the guest has to be quiet before it counts as idle, in milliseconds. Shorter pauses are part of its work: a
+/// computer that starts pauses all the time, and what it needs next is not to wait behind what it may never need.
+pub const QUIET_MS: u64 = 2000;
+
 /// A share of the disk that gives way to the guest.
 ///
-/// While the guest does I/O the rate halves with each tick, down to the minimum; while it does none it doubles, up to the
-/// maximum. The bucket holds what one tick brings, so that the rate is kept within tens of milliseconds.
+/// While the guest does I/O the rate halves with each tick, down to the minimum; when it has been quiet for [`QUIET_MS`] the
+/// rate doubles with each tick, up to the maximum. The bucket holds what one tick brings, so that the rate is kept within tens of milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     min_bytes_s: u64,
@@ -79,6 +83,7 @@ pub struct Pace {
     /// Bytes that may be moved now; below zero after a piece larger than a tick's share.
     tokens: i64,
     last_tick_ms: u64,
+    last_busy_ms: u64,
 }
 
 /// A rate that stands for "no limit": more than any disk does.
@@ -101,6 +106,7 @@ impl Pace {
             rate_bytes_s: START_BYTES_S.max(min).min(max),
             tokens: 0,
             last_tick_ms: now_ms,
+            last_busy_ms: now_ms,
         }
     }
 
@@ -128,8 +134,13 @@ impl Pace {
             return;
         }
         self.last_tick_ms = now_ms;
+        if guest_busy {
+            self.last_busy_ms = now_ms;
+        }
         let next = if guest_busy {
             self.rate_bytes_s / 2
+        } else if now_ms.saturating_sub(self.last_busy_ms) < QUIET_MS {
+            self.rate_bytes_s
         } else {
             self.rate_bytes_s.saturating_mul(2).max(START_BYTES_S)
         };

@@ -2,7 +2,7 @@
 
 //! The pace of fill and commit. Time is a number here: nothing waits.
 
-use crate::fill::{Pace, TICK_MS};
+use crate::fill::{Pace, QUIET_MS, TICK_MS};
 
 /// Bytes that pass in `ms` milliseconds, in pieces of 64 KiB.
 fn passes(pace: &mut Pace, from_ms: u64, ms: u64, busy: bool) -> u64 {
@@ -40,8 +40,18 @@ fn it_comes_back_after_the_guest_was_busy() {
     passes(&mut pace, 0, 3000, true);
     assert_eq!(passes(&mut pace, 3000, 1000, true), 0, "minimum 0 stops");
     let before = pace.rate_bytes_s();
-    pace.take(4100, false, 4096).unwrap();
+    pace.take(4000 + QUIET_MS, false, 4096).unwrap();
     assert!(pace.rate_bytes_s() > before);
+}
+
+#[test]
+fn a_short_pause_of_the_guest_is_not_used() {
+    let mut pace = Pace::new(1024, 0, 0);
+    passes(&mut pace, 0, 3000, true);
+    passes(&mut pace, 3000, QUIET_MS - 2 * TICK_MS, false);
+    assert_eq!(pace.rate_bytes_s(), 1 << 20, "paused for less than QUIET_MS");
+    passes(&mut pace, 3000 + QUIET_MS - 2 * TICK_MS, 4 * TICK_MS, false);
+    assert!(pace.rate_bytes_s() > 1 << 20, "paused for longer");
 }
 
 #[test]
