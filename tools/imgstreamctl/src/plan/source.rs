@@ -38,7 +38,7 @@ pub struct Source {
     pub facts: Facts,
     /// Its free blocks, in its own blocks.
     free: Vec<Range<u64>>,
-    /// The smallest size of the file system, see [`Facts::least_blocks`].
+    /// The smallest size of the file system that resize2fs believes in.
     pub minimum_bytes: u64,
     /// The driver of the interface with the default route, when live.
     pub nic_driver: Option<String>,
@@ -124,8 +124,13 @@ fn minimum(fs: &Ext4) -> Result<u64> {
     if fs.facts().has("stable_inodes") {
         return Err(refuse("it has the feature stable_inodes").into());
     }
-    let facts = fs.facts();
-    Ok(facts.least_blocks().saturating_mul(facts.block_bytes))
+    fs.minimum_bytes().map_err(|error| match error {
+        Error::Program(crate::program::Error::Failed { said, .. }) => {
+            let last = said.lines().last().unwrap_or_default();
+            refuse(&format!("resize2fs says: {last}")).into()
+        }
+        other => other,
+    })
 }
 
 /// Refuses a disk whose migration has not ended.
