@@ -199,25 +199,31 @@ fn hash(bytes: &[u8; 32]) -> Value {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    pairs.concat()
 }
 
 /// The same for a person: one fact a line, what belongs together indented.
 fn lines(value: &Value, depth: usize) -> String {
+    let Value::Object(fields) = value else {
+        return format!("{}{}\n", "  ".repeat(depth), plain(value));
+    };
+    let lines: Vec<String> = fields
+        .iter()
+        .map(|(name, field)| field_lines(name, field, depth))
+        .collect();
+    lines.concat()
+}
+
+fn field_lines(name: &str, field: &Value, depth: usize) -> String {
     let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, field)| match field {
-                Value::Object(_) => format!("{indent}{name}:\n{}", lines(field, depth + 1)),
-                Value::Array(items) if items.iter().any(Value::is_object) => {
-                    let items: String = items.iter().map(|i| one_line(i, depth + 1)).collect();
-                    format!("{indent}{name}:\n{items}")
-                }
-                other => format!("{indent}{name}: {}\n", plain(other)),
-            })
-            .collect(),
-        other => format!("{indent}{}\n", plain(other)),
+    match field {
+        Value::Object(_) => format!("{indent}{name}:\n{}", lines(field, depth + 1)),
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            let items: Vec<String> = items.iter().map(|i| one_line(i, depth + 1)).collect();
+            format!("{indent}{name}:\n{}", items.concat())
+        }
+        other => format!("{indent}{name}: {}\n", plain(other)),
     }
 }
 

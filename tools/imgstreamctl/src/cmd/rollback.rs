@@ -149,7 +149,10 @@ mod tests {
             newest("1.5 /a\n3.0 /with space\nbad\n2.0 /c\n"),
             ["/with space", "/c", "/a"]
         );
-        let many: String = (0..25).map(|i| format!("{i}.0 /f{i}\n")).collect();
+        let many: String = (0..25)
+            .map(|i| format!("{i}.0 /f{i}\n"))
+            .collect::<Vec<String>>()
+            .concat();
         let names = newest(&many);
         assert_eq!(names.len(), 21);
         assert_eq!(names[0], "/f24");

@@ -151,7 +151,8 @@ fn write_resolv_conf(network: &Network) -> Result<()> {
         .iter()
         .flatten()
         .map(|server| format!("nameserver {server}\n"))
-        .collect();
+        .collect::<Vec<String>>()
+        .concat();
     if text.is_empty() {
         return Ok(());
     }

@@ -37,6 +37,11 @@ impl Drive<'_> {
     /// superblock still says so; what is not wiped is seen by the next stage.
     pub fn run(&mut self, before_wipe: &mut dyn FnMut(&mut Report) -> Result<bool>) -> Result<()> {
         let boot: Vec<BootRun> = self.list.iter().map(|entry| (*entry).into()).collect();
+        if self.found.stale.is_some() {
+            // Nothing is acted on that only one copy of the superblock says.
+            let same = self.found.superblock;
+            self.found.replace(self.disk, same)?;
+        }
         loop {
             let superblock = self.found.superblock;
             let stage = Stage::resume(superblock.state, &boot, superblock.cursor);
