@@ -348,6 +348,22 @@ fn put_superblocks_ended(source: &Path, lun: &Path) {
 }
 
 #[test]
+fn the_image_lacks_the_driver_of_this_computers_interface() {
+    let (_keep, lun) = image();
+    let source = make(&large());
+    let compute = |driver: &str| {
+        let published = Published::read(&mut Disk::open(&lun).unwrap()).unwrap();
+        let mut inspected = plan::Source::inspect(Some(&source.image)).unwrap();
+        inspected.nic_driver = Some(driver.to_string());
+        plan::compute(inspected, published)
+    };
+    assert!(compute("virtio_net").is_ok());
+    let refusal = compute("e1000e").unwrap_err();
+    assert_eq!(refusal.exit(), Exit::NicDriverMissing);
+    assert!(refusal.to_string().contains("it lacks e1000e"), "{refusal}");
+}
+
+#[test]
 fn what_is_no_published_image() {
     let source = make(&large());
     let (_keep, lun) = image();

@@ -137,7 +137,7 @@ pub fn imgstreamctl(arguments: &[&str]) -> (i32, String, String) {
     (code, text(&output.stdout), text(&output.stderr))
 }
 
-/// Bytes that look random and are the same in every run.
+/// Bytes that look random and are the same in every run; no two blocks are equal.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
@@ -146,7 +146,14 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()[0]
     };
-    (0..len).map(|_| next()).collect()
+    let block: Vec<u8> = (0..4096).map(|_| next()).collect();
+    let mut all = Vec::with_capacity(len + block.len());
+    for number in 0..len.div_ceil(block.len()) as u64 {
+        all.extend(number.to_le_bytes());
+        all.extend(&block[8..]);
+    }
+    all.truncate(len);
+    all
 }
 
 /// The least file whose header says that it is a kernel of this release.
