@@ -57,6 +57,12 @@ def plain_disk(machine):
     expect(code != 0 and not said, f"imgstream is still there: {said}")
 
 
+def gone(machine, paths):
+    """None of these files exists."""
+    _, there = machine.command("ls -d " + " ".join(paths) + " 2>/dev/null", check=False)
+    expect(not there, f"still there: {there}")
+
+
 def no_network(machine):
     _, said = machine.command("ls /sys/class/net")
     expect(said.split() == ["lo"], f"the machine has a network card: {said}")

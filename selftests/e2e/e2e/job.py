@@ -2,6 +2,7 @@
 """The main job in steps: what a person does, typed into the machines by the driver."""
 
 import json
+import re
 
 from . import check, payload, vm
 from .repository import Repository, Shelf
@@ -15,13 +16,26 @@ LEAVE_OUT_SOURCE = (
     "/boot/grub/grubenv", "/boot/grub/custom.cfg",
     "/etc/adjtime", "/etc/mtab", "/dev", "/proc", "/sys", "/lost+found",
 )
-LEAVE_OUT_TARGET = LEAVE_OUT_SOURCE + (
+# What the end of a commit takes out of the target's boot path.
+REMOVED = (
+    "/etc/kernel/preinst.d/imgstream",
+    "/usr/lib/systemd/system/imgstream-finish.service",
+    "/usr/lib/systemd/system/multi-user.target.wants/imgstream-finish.service",
+    "/usr/share/initramfs-tools/hooks/imgstream",
+    "/usr/share/initramfs-tools/scripts/local-block/imgstream",
+    "/usr/share/initramfs-tools/scripts/local-premount/imgstream",
+    "/usr/share/initramfs-tools/scripts/local-top/imgstream",
+)
+LEAVE_OUT_TARGET = LEAVE_OUT_SOURCE + REMOVED + (
     "/var/lib/dpkg/",  # a package was installed
     "/boot/initrd.img-",  # made again without imgstream when it left the boot path
 )
 
 STATIC = ("'auto lo' 'iface lo inet loopback' 'auto ens3' 'iface ens3 inet static'"
           " 'address 10.0.2.77/24' 'gateway 10.0.2.2' 'dns-nameservers 10.0.2.3'")
+
+SAID = re.compile(r"imgstream: (?:\[ *[\d.]+ s\] )?(.*)")
+NOISE = re.compile(r"taints? kernel|module verification|loading out-of-tree|\d+(\.\d+)? ?%|MiB/s")
 
 STREAMED = "/root/written-while-streaming"
 LISTED = "/root/files"
@@ -59,11 +73,18 @@ class Job:
         """Boots whatever is on the disk and waits for its login prompt."""
         began = self.time.now()
         self.machine = vm.Vm(self.disk, self.work, self.pair.memory_mib, network, self.name)
+        self.machine.console.on_line = self._tell
         self.say("machine", "power on" + ("" if network else ", no network card"))
         self.machine.login(hostname, seconds)
         took = self.say(hostname, "login prompt") - began
         self.machine.open_shell(hostname)
         return took
+
+    def _tell(self, line):
+        """What imgstream says on the console belongs to the story."""
+        found = SAID.search(line)
+        if found and not NOISE.search(line):
+            self.say("console", found.group(1).strip())
 
     def power_off(self):
         self.machine.power_off()

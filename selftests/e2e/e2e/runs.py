@@ -6,7 +6,7 @@ import re
 
 from . import check, vm
 from .check import expect
-from .job import LEAVE_OUT_SOURCE, LEAVE_OUT_TARGET, LISTED, Job
+from .job import LEAVE_OUT_SOURCE, LEAVE_OUT_TARGET, LISTED, REMOVED, Job
 from .timeline import Timeline, mib
 
 
@@ -57,6 +57,7 @@ def _plain_boot(job):
     job.say(target, "root is the disk's own partition, imgstream.ko is not loaded")
     job.work_is_there()
     count = check.every_file(job.machine, LISTED)
+    check.gone(job.machine, REMOVED)
     check.healthy(job.machine)
     job.say(target, f"{count} files agree with the image's list; file system clean")
     expect(job.repository.relay.connections == before, "the repository was contacted after the commit")

@@ -20,6 +20,7 @@ class Serial:
         self.lock = threading.Condition()
         self.text = ""
         self.closed = False
+        self.on_line = None  # called with every whole line
         self.socket = _connect(path)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -41,6 +42,9 @@ class Serial:
                 for line in lines:
                     self.log.write(f"{time.monotonic() - start:8.2f} {line}\n")
                 self.lock.notify_all()
+            for line in lines:
+                if self.on_line:
+                    self.on_line(line)
 
     def mark(self):
         """The place behind everything read so far."""
