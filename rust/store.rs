@@ -156,11 +156,6 @@ impl Store {
         let _ = self.queue.enqueue::<Arc<Self>, ROUND>(self.clone());
     }
 
-    /// As [`Store::flush`], for a caller that can sleep.
-    pub(crate) fn flush_wait(&self) -> Result {
-        self.round(None)
-    }
-
     /// Makes the copy counter durable, after all that completed before, then routes blocks below it home: rule 9.
     /// Sleeps.
     pub(crate) fn set_counter(&self, blocks: u64) -> Result {

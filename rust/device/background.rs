@@ -57,8 +57,8 @@ const WINDOW: usize = 4;
 const IDLE_MS: u32 = 200;
 /// When to look again while fetches are under way.
 const BUSY_MS: u32 = 5;
-/// What the fill may always do however busy the guest is, unless told otherwise: about a third of a slow disk's stream.
-const DEFAULT_MIN_KIB_S: u32 = 4096;
+/// What the fill may always do however busy the guest is, unless told otherwise: a hundred gigabytes in half a day.
+const DEFAULT_MIN_KIB_S: u32 = 2048;
 
 /// What was asked of the fill.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -213,7 +213,9 @@ impl Background {
 
     /// One step of the fill; when to come again.
     fn fill(&self) -> u32 {
-        if !self.look(|plan| plan.fill) || !self.core.may_change_state() || !self.core.connected() {
+        let core = &self.core;
+        let idle = !core.may_change_state() || !core.connected() || core.fetch_failed_lately();
+        if idle || !self.look(|plan| plan.fill) {
             return IDLE_MS;
         }
         while self.core.units.len() < WINDOW {

@@ -61,7 +61,7 @@ pub(super) fn step(background: &Background) -> u32 {
     let Some(run) = batch(counter, counter, offset, core.tables.blocks(), BATCH_BLOCKS) else {
         return finish(background);
     };
-    if !core.may_change_state() {
+    if !core.may_change_state() || core.fetch_failed_lately() {
         return ERROR_MS;
     }
     match bring(core, run) {

@@ -32,6 +32,7 @@ use crate::{
             PageBuf,
             PAGE_BYTES, //
         },
+        time::now_ms, //
     },
     source::{
         Fetch,
@@ -165,7 +166,12 @@ impl Units {
     }
 
     fn remove(&self, unit: &Arc<Unit>) {
-        self.list.lock().retain(|other| !Arc::ptr_eq(other, unit));
+        let mut list = self.list.lock();
+        if let Some(index) = list.iter().position(|other| Arc::ptr_eq(other, unit)) {
+            // The index was found just now.
+            let _ = list.remove(index);
+        }
+        drop(list);
         self.fewer.notify_all();
     }
 }
@@ -330,18 +336,19 @@ impl FetchDone for Unit {
             Err(error) => Phase::Failed(error),
         };
         let last = core::mem::replace(&mut *self.phase.lock(), next);
-        if let Phase::Waiting(mut waiters) = last {
-            waiters.retain(|(waiter, part)| {
-                let merge = matches!(waiter, Waiter::Merge(_)) && result.is_ok();
-                if !merge {
-                    self.answer(waiter, *part, result);
+        if let Phase::Waiting(waiters) = last {
+            for (waiter, part) in waiters {
+                if matches!(waiter, Waiter::Merge(_)) && result.is_ok() {
+                    // Without memory for that the request ends here, with an error: it was not written.
+                    let _ = self.merges.lock().push((waiter, part), GFP_KERNEL);
+                } else {
+                    self.answer(&waiter, part, result);
                 }
-                merge
-            });
-            *self.merges.lock() = waiters;
+            }
         }
         if result.is_err() {
             self.core.counters.errors_read.fetch_add(1, Ordering::Relaxed);
+            self.core.fetch_failed_ms.store(now_ms(), Ordering::Relaxed);
         } else if self.store && self.core.may_change_state() {
             self.store();
         }

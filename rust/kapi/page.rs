@@ -167,7 +167,7 @@ impl PageBuf {
             let to = to.get_mut(..part.len).ok_or(EINVAL)?;
             // SAFETY: `each_part` keeps the part inside of the page; `to` has `part.len` bytes of its own.
             unsafe { Mapped::new(page).read(part.offset, to) };
-            done += part.len;
+            done = done.saturating_add(part.len);
             Ok(())
         })
     }
@@ -180,7 +180,7 @@ impl PageBuf {
             let from = from.get(..part.len).ok_or(EINVAL)?;
             // SAFETY: `each_part` keeps the part inside of the page.
             unsafe { Mapped::new(page).write(part.offset, from) };
-            done += part.len;
+            done = done.saturating_add(part.len);
             Ok(())
         })
     }
@@ -214,7 +214,7 @@ impl PageBuf {
                 len: (PAGE_BYTES - inside).min(end - at),
             };
             f(page, part)?;
-            at += part.len;
+            at = at.saturating_add(part.len);
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ impl Added {
         // SAFETY: Exclusively ours until it is added.
         unsafe {
             for (to, from) in (*raw).disk_name.iter_mut().zip(name) {
-                *to = *from as _;
+                *to = *from;
             }
             (*raw).fops = &fops.0;
             (*raw).private_data = private;

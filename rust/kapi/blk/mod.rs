@@ -27,18 +27,10 @@ impl BlkStatus {
     pub(crate) const OK: Self = Self(0);
     /// Not supported.
     pub(crate) const NOTSUPP: Self = Self(bindings::BLK_STS_NOTSUPP);
-    /// No space left.
-    pub(crate) const NOSPC: Self = Self(bindings::BLK_STS_NOSPC);
-    /// The connection failed; another one may work.
-    pub(crate) const TRANSPORT: Self = Self(bindings::BLK_STS_TRANSPORT);
-    /// The data there cannot be read.
-    pub(crate) const MEDIUM: Self = Self(bindings::BLK_STS_MEDIUM);
     /// Failed for any other reason.
     pub(crate) const IOERR: Self = Self(bindings::BLK_STS_IOERR);
     /// It would have to wait, and was asked not to.
     pub(crate) const AGAIN: Self = Self(bindings::BLK_STS_AGAIN);
-    /// Out of memory right now.
-    pub(crate) const RESOURCE: Self = Self(bindings::BLK_STS_RESOURCE);
 
     pub(in crate::kapi) fn from_raw(raw: bindings::blk_status_t) -> Self {
         Self(raw)

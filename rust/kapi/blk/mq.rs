@@ -104,11 +104,6 @@ impl Request {
         Op::from_flags(self.raw().cmd_flags)
     }
 
-    /// Whether this is read-ahead.
-    pub(crate) fn is_readahead(&self) -> bool {
-        self.raw().cmd_flags & bindings::REQ_RAHEAD != 0
-    }
-
     /// First byte on the device.
     pub(crate) fn offset_bytes(&self) -> u64 {
         self.raw().__sector.saturating_mul(SECTOR_BYTES)
@@ -165,9 +160,9 @@ impl Request {
                 let n = left.min(size - skip);
                 // SAFETY: `[skip, skip + n)` is inside of the bio, `[at, at + n)` inside of the page.
                 unsafe { copy(bio, skip, page.as_ptr(), at, n) };
-                skip += n;
-                at += n;
-                left -= n;
+                skip = skip.saturating_add(n);
+                at = at.saturating_add(n);
+                left = left.saturating_sub(n);
             }
             Ok(())
         })
@@ -315,11 +310,6 @@ impl<T: MqDriver> MqDisk<T> {
             Some(Ok(part0)) => bio.send_to(part0),
             _ => bio.end(BlkStatus::IOERR),
         }
-    }
-
-    /// How many have it open.
-    pub(crate) fn openers(&self) -> u32 {
-        self.added.as_ref().map_or(0, Added::openers)
     }
 
     /// # Safety
