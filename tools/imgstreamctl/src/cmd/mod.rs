@@ -17,6 +17,7 @@ pub mod plan;
 pub mod prepare;
 pub mod resume;
 pub mod rollback;
+pub mod source_view;
 pub mod stage;
 pub mod status;
 pub mod watch;
@@ -69,6 +70,8 @@ pub enum Command {
     Fill(fill::Args),
     /// Moves every block home and ends the migration.
     Commit(commit::Args),
+    /// Offers the source's disk read-only, as it was.
+    SourceView(source_view::Args),
     /// Pauses the commit.
     Pause(pause::Args),
     /// Resumes the commit.
@@ -99,6 +102,7 @@ impl Command {
             Command::Watch(_) => "watch",
             Command::Fill(_) => "fill",
             Command::Commit(_) => "commit",
+            Command::SourceView(_) => "source-view",
             Command::Pause(_) => "pause",
             Command::Resume(_) => "resume",
             Command::Rollback(_) => "rollback",
@@ -124,6 +128,7 @@ impl Command {
             Command::Watch(args) => watch::run(args),
             Command::Fill(args) => fill::run(args),
             Command::Commit(args) => commit::run(args),
+            Command::SourceView(args) => source_view::run(args),
             Command::Pause(args) => pause::run(args),
             Command::Resume(args) => resume::run(args),
             Command::Rollback(args) => rollback::run(args),
