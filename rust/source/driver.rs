@@ -363,10 +363,15 @@ impl Driver {
 
     /// Whether something may be asked for that nobody waits for.
     fn may_idle(&self) -> bool {
-        let idle = |fetch: &&KBox<Fetch>| fetch.priority != Priority::Demand;
-        let bytes = |fetch: &KBox<Fetch>| u64::from(fetch.len());
-        let outstanding: u64 = self.active.iter().flatten().filter(idle).map(bytes).sum();
-        self.active.iter().flatten().count() < IDLE_READS && outstanding < IDLE_BYTES
+        let mut reads: usize = 0;
+        let mut idle_bytes: u64 = 0;
+        for fetch in self.active.iter().flatten() {
+            reads = reads.saturating_add(1);
+            if fetch.priority != Priority::Demand {
+                idle_bytes = idle_bytes.saturating_add(fetch.len().into());
+            }
+        }
+        reads < IDLE_READS && idle_bytes < IDLE_BYTES
     }
 
     fn transmit(&mut self, link: &Arc<Link>) {

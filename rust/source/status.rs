@@ -55,13 +55,15 @@ impl Line {
 
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        for character in text.chars() {
-            let end = self.len.saturating_add(character.len_utf8());
-            let Some(room) = self.bytes.get_mut(self.len..end) else {
-                break;
-            };
-            character.encode_utf8(room);
-            self.len = end;
+        let room = self.bytes.get_mut(self.len..).unwrap_or(&mut []);
+        // The longest beginning that fits and does not end within a character.
+        let end = (0..=room.len().min(text.len()))
+            .rev()
+            .find(|&at| text.is_char_boundary(at));
+        let from = end.and_then(|end| text.as_bytes().get(..end)).unwrap_or(&[]);
+        if let Some(to) = room.get_mut(..from.len()) {
+            to.copy_from_slice(from);
+            self.len = self.len.saturating_add(from.len());
         }
         Ok(())
     }

@@ -272,7 +272,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         let capacity = self.facts?.capacity;
         let block = u64::from(capacity.block_bytes);
         let end = slot.lba_bytes.checked_add(u64::from(slot.len))?;
-        if end > capacity.bytes() || slot.lba_bytes % block != 0 || end % block != 0 {
+        let aligned = slot.lba_bytes.checked_rem(block)? == 0 && end.checked_rem(block)? == 0;
+        if end > capacity.bytes() || !aligned {
             return None;
         }
         let start = slot.lba_bytes.checked_add(u64::from(slot.base))?;
