@@ -91,6 +91,11 @@ fn alive() -> Result<Option<(PathBuf, Found)>> {
             }
         }
     }
+    the_only_one(all)
+}
+
+/// With two candidates nobody can tell which is meant.
+fn the_only_one(mut all: Vec<(PathBuf, Found)>) -> Result<Option<(PathBuf, Found)>> {
     if all.len() > 1 {
         let places: Vec<String> = all.iter().map(|(p, _)| p.display().to_string()).collect();
         return Err(Refusal::SecondSuperblock {
@@ -194,5 +199,37 @@ fn check_root(root: &Path) -> Result<()> {
             found.superblock.state
         ))),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use imgstream_proto::disk::superblock::Superblock;
+    use imgstream_proto::disk::Geometry;
+
+    fn candidate(path: &str) -> (PathBuf, Found) {
+        let superblock = Superblock::new([7; 16], State::Streaming, Geometry::default());
+        let found = Found {
+            superblock,
+            stale: None,
+        };
+        (path.into(), found)
+    }
+
+    #[test]
+    fn two_disks_are_not_guessed_between() {
+        assert!(the_only_one(Vec::new()).unwrap().is_none());
+        let one = the_only_one(vec![candidate("/dev/vda")]).unwrap();
+        assert_eq!(one.unwrap().0, Path::new("/dev/vda"));
+        let error = the_only_one(vec![candidate("/dev/vda"), candidate("/dev/vdb")]).unwrap_err();
+        assert_eq!(error.exit(), crate::Exit::SecondSuperblock);
+        assert!(error.to_string().contains("/dev/vda, /dev/vdb"), "{error}");
+    }
+
+    #[test]
+    fn root_is_found_by_the_name_it_was_given() {
+        assert_eq!(root_device("/dev/null"), Some(PathBuf::from("/dev/null")));
+        assert_eq!(root_device("UUID=no-such-uuid"), None);
     }
 }

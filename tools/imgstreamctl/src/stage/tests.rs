@@ -118,13 +118,13 @@ fn target_block(number: u64) -> Vec<u8> {
 /// A source of 32 MiB on a disk of 130 MiB, an image of 24 MiB whose boot
 /// region has four runs.
 fn world() -> World {
-    let runs = [(0, 3), (9, 1), (100, 300), (5000, 2)];
+    let runs = [(0, 3), (9, 1), (100, 30), (5000, 2)];
     let fitted = plan(&Demand {
         disk_bytes: 130 * MIB,
         disk_logical_bytes: 512,
         image_bytes: 24 * MIB,
         image_logical_bytes: 512,
-        boot_blocks: 306,
+        boot_blocks: 36,
         boot_end_block: 5002,
         boot_entries: 4,
         source_bytes: 129 * MIB,
@@ -158,7 +158,7 @@ fn world() -> World {
     })
     .unwrap();
     let mut source = Sparse::new(130 * MIB);
-    for number in (0..500).chain(4990..5010) {
+    for number in (0..200).chain(4990..5010) {
         source.durable.insert(number, source_block(number));
     }
     World {
@@ -313,7 +313,7 @@ fn a_source_that_changed_since_is_noticed() {
     drive(&mut disk, &mut found, Some(&world.payload)).unwrap();
     found.set_state(&mut disk, State::RollingBack, 0).unwrap();
     // A block of the source that is no boot block.
-    disk.durable.insert(450, vec![0; BLOCK_LEN]);
+    disk.durable.insert(190, vec![0; BLOCK_LEN]);
     let lines = std::rc::Rc::new(std::cell::RefCell::new(String::new()));
     let sink = lines.clone();
     let mut report = Report::to(move |line| sink.borrow_mut().push_str(line));
@@ -437,6 +437,54 @@ fn damaged_superblocks_are_found_out() {
             }
         }
     }
+}
+
+/// The exit code of looking for a superblock after `change` was done to both copies.
+fn exit_after(change: impl Fn(u64, &mut [u8])) -> Option<crate::Exit> {
+    let world = world();
+    let mut disk = world.source.clone();
+    stage(&mut disk, &world.payload).unwrap();
+    let superblock = ondisk::find(&mut disk, "disk").unwrap().unwrap().superblock;
+    for place in imgstream_engine::pair::locations(&superblock).unwrap() {
+        let mut block = disk.block(place / BLOCK_BYTES);
+        change(place, &mut block);
+        disk.durable.insert(place / BLOCK_BYTES, block);
+    }
+    ondisk::find(&mut disk, "disk")
+        .err()
+        .map(|error| error.exit())
+}
+
+#[test]
+fn superblocks_of_others_are_named() {
+    use crate::Exit;
+    let newer = exit_after(|_, block| {
+        block[12] = 2;
+        let crc = crc32c::crc32c(&block[12..]);
+        block[8..12].copy_from_slice(&crc.to_le_bytes());
+    });
+    assert_eq!(newer, Some(Exit::NewerSuperblock));
+    let feature = exit_after(|_, block| {
+        block[24] = 1;
+        let crc = crc32c::crc32c(&block[12..]);
+        block[8..12].copy_from_slice(&crc.to_le_bytes());
+    });
+    assert_eq!(feature, Some(Exit::NewerSuperblock));
+    // Copied from another disk, where it stood somewhere else.
+    let foreign = exit_after(|place, block| {
+        block[48..56].copy_from_slice(&(place + 4096).to_le_bytes());
+        let crc = crc32c::crc32c(&block[12..]);
+        block[8..12].copy_from_slice(&crc.to_le_bytes());
+    });
+    assert_eq!(foreign, Some(Exit::ForeignSuperblock));
+    // Each copy of another migration.
+    let two = exit_after(|place, block| {
+        block[32] = (place / BLOCK_BYTES) as u8;
+        let crc = crc32c::crc32c(&block[12..]);
+        block[8..12].copy_from_slice(&crc.to_le_bytes());
+    });
+    assert_eq!(two, Some(Exit::DamagedSuperblock));
+    assert_eq!(exit_after(|_, _| {}), None);
 }
 
 #[test]
