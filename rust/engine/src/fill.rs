@@ -73,8 +73,9 @@ pub const QUIET_MS: u64 = 2000;
 
 /// A share of the disk that gives way to the guest.
 ///
-/// While the guest does I/O the rate halves with each tick, down to the minimum; when it has been quiet for [`QUIET_MS`] the
-/// rate doubles with each tick, up to the maximum. The bucket holds what one tick brings, so that the rate is kept within tens of milliseconds.
+/// While the guest does I/O the rate halves with each tick, down to the minimum; when it has been quiet for [`QUIET_MS`]
+/// the rate doubles with each tick, up to the maximum. The bucket holds what one tick brings, so that the rate is kept
+/// within tens of milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     min_bytes_s: u64,
@@ -99,10 +100,10 @@ impl Pace {
             max => max,
         };
         let min = (u64::from(min_kib_s) << 10).min(max);
-        // Not `clamp`: it panics if its bounds are the wrong way round, and the compiler cannot see that they are not.
         Self {
             min_bytes_s: min,
             max_bytes_s: max,
+            // Not `clamp`: it panics if its bounds are the wrong way round, and the compiler cannot see that they are not.
             rate_bytes_s: START_BYTES_S.max(min).min(max),
             tokens: 0,
             last_tick_ms: now_ms,
@@ -129,17 +130,18 @@ impl Pace {
     }
 
     fn tick(&mut self, now_ms: u64, guest_busy: bool) {
+        if guest_busy {
+            self.last_busy_ms = now_ms;
+        }
         let passed = now_ms.saturating_sub(self.last_tick_ms);
         if passed < TICK_MS {
             return;
         }
         self.last_tick_ms = now_ms;
-        if guest_busy {
-            self.last_busy_ms = now_ms;
-        }
-        let next = if guest_busy {
+        let quiet = now_ms.saturating_sub(self.last_busy_ms);
+        let next = if quiet < TICK_MS {
             self.rate_bytes_s / 2
-        } else if now_ms.saturating_sub(self.last_busy_ms) < QUIET_MS {
+        } else if quiet < QUIET_MS {
             self.rate_bytes_s
         } else {
             self.rate_bytes_s.saturating_mul(2).max(START_BYTES_S)

@@ -66,7 +66,7 @@ proptest! {
     fn segments_carry_the_whole_map(blocks in 1u64..6000, seed: u64) {
         let from = Words::new(blocks);
         for block in 0..blocks {
-            let change = CHANGES[usize::try_from((seed ^ block.wrapping_mul(0x9e37_79b9)) >> 3 & 3).unwrap()];
+            let change = CHANGES[usize::try_from(((seed ^ block.wrapping_mul(0x9e37_79b9)) >> 3) & 3).unwrap()];
             from.map().apply(Run::new(block, 1), change);
         }
         let to = Words::new(blocks);

@@ -49,7 +49,11 @@ fn a_short_pause_of_the_guest_is_not_used() {
     let mut pace = Pace::new(1024, 0, 0);
     passes(&mut pace, 0, 3000, true);
     passes(&mut pace, 3000, QUIET_MS - 2 * TICK_MS, false);
-    assert_eq!(pace.rate_bytes_s(), 1 << 20, "paused for less than QUIET_MS");
+    assert_eq!(
+        pace.rate_bytes_s(),
+        1 << 20,
+        "paused for less than QUIET_MS"
+    );
     passes(&mut pace, 3000 + QUIET_MS - 2 * TICK_MS, 4 * TICK_MS, false);
     assert!(pace.rate_bytes_s() > 1 << 20, "paused for longer");
 }
@@ -73,4 +77,15 @@ fn a_minimum_above_the_maximum_is_the_maximum() {
     let mut pace = Pace::new(8192, 1024, 0);
     passes(&mut pace, 0, 1000, false);
     assert_eq!(pace.rate_bytes_s(), 1 << 20);
+}
+
+#[test]
+fn what_the_guest_does_between_two_ticks_counts() {
+    let mut pace = Pace::new(0, 0, 0);
+    passes(&mut pace, 0, 3000, false);
+    let before = pace.rate_bytes_s();
+    // Seen by a call in the middle of a tick, gone again when the tick ends.
+    let _ = pace.take(3000 + TICK_MS / 2, true, 4096);
+    let _ = pace.take(3000 + TICK_MS, false, 4096);
+    assert_eq!(pace.rate_bytes_s(), before / 2);
 }
