@@ -246,7 +246,9 @@ pub enum Refusal {
     #[error("only root can do this")]
     NotRoot,
     /// See [`Exit::OneCopyBad`].
-    #[error("{place}: a copy of the control structure is bad; the other one is whole, nothing is lost")]
+    #[error(
+        "{place}: a copy of the control structure is bad; the other one is whole, nothing is lost"
+    )]
     OneCopyBad {
         /// The disk.
         place: String,

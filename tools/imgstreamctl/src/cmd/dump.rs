@@ -67,7 +67,8 @@ fn dump(area: &Area, with_boot_list: bool) -> Value {
 /// A published image carries no superblock, but a trailer and a manifest.
 fn published(file: &Path) -> Result<Value> {
     let found = Published::read(&mut Disk::open(file)?)?;
-    let mut value = serde_json::to_value(&found.manifest).map_err(|e| Error::Other(e.to_string()))?;
+    let mut value =
+        serde_json::to_value(&found.manifest).map_err(|e| Error::Other(e.to_string()))?;
     value["published"] = true.into();
     value["lun_bytes"] = found.trailer.lun_bytes.into();
     value["trailer_crc32c"] = found.trailer_crc32c.into();
