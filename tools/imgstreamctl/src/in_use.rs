@@ -14,7 +14,8 @@ pub fn refuse(disk: &Path) -> Result<()> {
     let disk = &fs::canonicalize(disk).map_err(Error::io("examining", disk))?;
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let on_disk = |device: &str| blockdev::disk_of(Path::new(device)).as_deref() == Some(disk.as_path());
+    let on_disk =
+        |device: &str| blockdev::disk_of(Path::new(device)).as_deref() == Some(disk.as_path());
     let user = user_of(&mounts, &swaps, on_disk)
         .or_else(|| holder(Path::new("/sys/class/block"), disk).map(|h| format!("{h} is on it")));
     let Some(by) = user else {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Walking paths as a boot loader does, and remembering every inode on the way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{btree_map, BTreeMap, VecDeque};
 
 use super::{DirEntry, Ext4, FileKind, Inode};
 use crate::error::Result;
@@ -93,11 +93,10 @@ impl<'a> Walk<'a> {
 
     /// The names in directory `number`.
     pub fn entries(&mut self, number: u32) -> Result<&[DirEntry]> {
-        if !self.listed.contains_key(&number) {
-            let list = self.fs.list(number)?;
-            self.listed.insert(number, list);
-        }
-        Ok(self.listed.get(&number).map_or(&[], Vec::as_slice))
+        Ok(match self.listed.entry(number) {
+            btree_map::Entry::Occupied(known) => known.into_mut(),
+            btree_map::Entry::Vacant(place) => place.insert(self.fs.list(number)?),
+        })
     }
 
     fn child(&mut self, directory: &Inode, name: &str) -> Result<Option<u32>> {
