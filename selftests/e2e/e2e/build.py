@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import content, disk, filelist, rootfs
 from .config import CACHE
-from .shell import key_of
+from .shell import key_of, run
 
 
 class Prepared:
@@ -21,6 +21,7 @@ class Prepared:
         self.disk = path / "disk.raw"
         self.published = path / "published.raw"
         self.files = path / "files.json"
+        self.dumped = path / "dumpe2fs"  # of the root file system
 
     @property
     def facts(self):
@@ -74,6 +75,7 @@ def _make(system, work, log, install, publish):
         shutil.copytree(home, tree / "home/bob", copy_function=shutil.move)
         shutil.rmtree(home)
     disk.check_clean(root)
+    (work / "dumpe2fs").write_text(run("dumpe2fs", root))
     facts = {"kernel": rootfs.kernel_version(tree), "used": disk.used_share(root)}
     disk.partition(system, image)
     disk.put_root(root, image)

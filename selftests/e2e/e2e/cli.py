@@ -44,6 +44,11 @@ def _boot(args):
         machine.power_off()
 
 
+def _poison(args):
+    """Boots the target with everything but its boot region destroyed."""
+    poison.start_from_boot_region(Pair(VARIANTS[args.variant], log), _work("e2e"), log)
+
+
 def _demo(args):
     """The whole story, three runs, and the report."""
     work = _work("demo")
@@ -100,7 +105,8 @@ def _e2e(_args):
 def main(words):
     parser = argparse.ArgumentParser(prog="selftests/e2e/run", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for name, call in (("demo", _demo), ("e2e", _e2e), ("disks", _disks), ("boot", _boot)):
+    for name, call in (("demo", _demo), ("e2e", _e2e), ("disks", _disks), ("boot", _boot),
+                       ("poison", _poison)):
         command = commands.add_parser(name, help=call.__doc__)
         command.set_defaults(call=call)
         if name != "e2e":

@@ -52,12 +52,6 @@ def put_root(root, image):
     root.unlink()
 
 
-def take_root(system, image, root):
-    """Copies the file system of a disk into a file of its own."""
-    run("dd", f"if={image}", f"of={root}", "bs=1M", f"skip={ROOT_OFFSET // MIB}",
-        f"count={system.root_mib}", "conv=sparse", "status=none")
-
-
 def debugfs(root, commands, write=False):
     """Runs debugfs commands on the root file system; debugfs itself does not fail on a bad one."""
     flags = ["-w"] if write else []
@@ -118,13 +112,12 @@ def used_share(root):
     return 1 - _free_blocks(root) / count
 
 
-def blocks_used_from(root, disk_block):
-    """How many used blocks of the root file system stand at or beyond a block of the disk."""
+def blocks_used_from(dumped, disk_block):
+    """How many used blocks of a file system, as dumpe2fs printed it, stand at or beyond a block of the disk."""
     first = disk_block - ROOT_OFFSET // BLOCK
-    said = run("dumpe2fs", root)
-    count = int(re.search(r"^Block count:\s+(\d+)", said, re.M).group(1))
+    count = int(re.search(r"^Block count:\s+(\d+)", dumped, re.M).group(1))
     free = 0
-    for line in re.findall(r"^  Free blocks: (.*)$", said, re.M):
+    for line in re.findall(r"^  Free blocks: (.*)$", dumped, re.M):
         for low, _, high in re.findall(r"(\d+)(-(\d+))?", line):
             free += max(0, int(high or low) - max(int(low), first) + 1)
     return count - first - free

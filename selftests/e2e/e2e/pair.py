@@ -23,6 +23,10 @@ class Pair:
         self.image_bytes = self.target.facts["published"]["manifest"]["image_bytes"]
         self._prove(log)
 
+    def blocks_to_move(self, source_end_bytes):
+        """Blocks of the source's file system at or beyond the place where it will end."""
+        return disk.blocks_used_from(self.source.dumped.read_text(), source_end_bytes // BLOCK)
+
     def _prove(self, log):
         """A read of the wrong side must not be able to hide; done once for a pair of disks."""
         proof = self.target.path / f"proved-{self.source.path.name}.json"
@@ -46,13 +50,3 @@ def _target(system, work, log):
     return build.prepare(
         system, log, extra=[payload.key_of_tree(place), key_of(inspect.getsource(payload))],
         install=payload.install_into(place, kernel), publish=publish)
-
-
-def used_beyond(pair, source_end_bytes, work):
-    """Blocks of the source's file system at or beyond the place where it will end."""
-    root = work / "source-root.ext4"
-    disk.take_root(pair.source_system, pair.source.disk, root)
-    try:
-        return disk.blocks_used_from(root, source_end_bytes // BLOCK)
-    finally:
-        root.unlink()

@@ -89,6 +89,9 @@ def roll_back(pair, work):
         job.root_is_imgstream()
         job.work_while_streaming()
         facts = json.loads(job.machine.command("imgstreamctl dump --json /dev/vda")[1])
+        moved = pair.blocks_to_move(facts["source_bytes"])
+        expect(moved > 0, "the shrink had no block to move: this source proves nothing")
+        job.say("disk", f"the shrink moved {moved} blocks that stood beyond S, byte {facts['source_bytes']}")
         began = job.say(pair.target_system.hostname, "$ imgstreamctl rollback --yes")
         _back_to_the_source(job)
         took = job.time.now() - began
