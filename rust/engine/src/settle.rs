@@ -7,15 +7,16 @@
 //!
 //! A batch `[c, c + n)` goes through these steps; each is there for a reason:
 //!
-//! 1. `Exclude`: new guest I/O to the batch waits, and I/O that was routed before has finished. Rule 5: the slots of this
-//!    batch will be overwritten by later batches, so nobody who looked one up may still be on the way; and nobody may
-//!    write a slot whose contents were copied already.
+//! 1. `Exclude`: new guest writes to the batch wait, and *all* I/O that was routed before, reads too and to whatever
+//!    block, has finished. Rule 5: this batch overwrites slots of earlier batches, so nobody who looked one up may still
+//!    be on the way; and nobody may write a slot whose contents were copied already. Reads may go on meanwhile: their
+//!    slots are only copied, and the next batch drains them before it overwrites anything.
 //! 2. `WriteHome`: [`parts`] says for each block where its bytes come from.
 //! 3. `Flush`: what the counter will speak of is durable (rule 1).
 //! 4. `Record`: the counter `c + n` becomes durable, in both journal copies.
 //! 5. `Route`: the locator's counter is raised; not earlier, for what the guest then writes at home would not be found
 //!    after a cut (rule 9).
-//! 6. `Release`: waiting I/O goes on, and finds its blocks at home.
+//! 6. `Release`: waiting writes go on, and find their blocks at home.
 //!
 //! Overlap (rule 5 again): the home location of block `i` is the slot of block `i - offset`. A batch up to `end` destroys
 //! the slots of blocks below `end - offset`; these must be home for good, that is `end <= durable counter + offset`. With
@@ -90,7 +91,7 @@ pub fn parts<'a>(locator: &'a Locator<'a>, run: Run) -> impl Iterator<Item = Par
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Hold new guest I/O to these blocks and wait until none is under way.
+    /// Hold new guest writes to these blocks, then wait until no I/O is under way that began before.
     Exclude(Run),
     /// Write what [`parts`] says to the home locations.
     WriteHome(Run),
@@ -100,7 +101,7 @@ pub enum Step {
     Record(u64),
     /// [`Locator::raise_counter`].
     Route(u64),
-    /// Let held I/O go on.
+    /// Let held writes go on.
     Release(Run),
     /// The batch is home.
     Done,

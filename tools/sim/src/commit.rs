@@ -98,7 +98,9 @@ async fn fetch_absent(world: &Rc<World>, run: Run) -> BTreeMap<u64, Vec<Sector>>
 async fn exclude(world: &Rc<World>, run: Run) {
     world.excluded.set(Some(run));
     if !world.without(Broken::NoDrain) {
-        until(|| (!world.in_use(run)).then_some(())).await;
+        // All of it, not only what goes to this batch: reads of earlier batches may still be on the way to old slots.
+        let epoch = world.epoch();
+        until(|| world.drained(epoch).then_some(())).await;
     }
 }
 

@@ -50,7 +50,7 @@ fn locate(world: &World, block: u64) -> Piece {
 
 /// Reads a part of a block.
 pub async fn read(world: &Rc<World>, part: Within) -> Result<Vec<Sector>, ()> {
-    let lookup = world.enter(part.block).await;
+    let lookup = world.enter_read();
     let piece = locate(world, part.block);
     // Between look-up and disk anything may happen to others.
     pause().await;

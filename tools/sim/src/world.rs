@@ -3,7 +3,7 @@
 //! The device of the model: what the driver keeps in memory, and its ways to disk and network.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
@@ -84,8 +84,8 @@ pub struct World {
     pub waiters: Waiters,
     /// Blocks that are being settled.
     pub excluded: Cell<Option<Run>>,
-    /// I/O under way by the blocks it looked up.
-    lookups: RefCell<BTreeMap<u64, Run>>,
+    /// I/O under way that has looked something up, by number.
+    lookups: RefCell<BTreeSet<u64>>,
     next_lookup: Cell<u64>,
     /// Fetches under way, and what has come.
     pub fetches: RefCell<FetchTable<4>>,
@@ -137,7 +137,7 @@ impl World {
             journal_busy: Cell::new(false),
             waiters: Waiters::default(),
             excluded: Cell::new(None),
-            lookups: RefCell::new(BTreeMap::new()),
+            lookups: RefCell::new(BTreeSet::new()),
             next_lookup: Cell::new(0),
             fetches: RefCell::new(FetchTable::new()),
             arrived: RefCell::new(BTreeMap::new()),
@@ -261,21 +261,32 @@ impl World {
             (!held).then_some(())
         })
         .await;
+        self.enter_read()
+    }
+
+    /// Notes that I/O is under way from now on. Reads do not wait for a settle: it only copies what they read, and later
+    /// batches drain them before anything is overwritten.
+    pub fn enter_read(self: &Rc<Self>) -> Lookup {
         let id = self.next_lookup.get();
         self.next_lookup.set(id + 1);
-        self.lookups.borrow_mut().insert(id, Run::new(block, 1));
+        self.lookups.borrow_mut().insert(id);
         Lookup {
             world: self.clone(),
             id,
         }
     }
 
-    /// Whether I/O to these blocks is under way.
-    pub fn in_use(&self, run: Run) -> bool {
+    /// The number of the next I/O; see [`World::drained`].
+    pub fn epoch(&self) -> u64 {
+        self.next_lookup.get()
+    }
+
+    /// Whether all I/O that began before `epoch` has finished.
+    pub fn drained(&self, epoch: u64) -> bool {
         self.lookups
             .borrow()
-            .values()
-            .any(|lookup| lookup.overlaps(&run))
+            .first()
+            .is_none_or(|first| *first >= epoch)
     }
 
     /// First sector of a block's slot.
