@@ -74,10 +74,14 @@ impl Bench {
             visibility: Visibility::Whole,
             read_only: false,
         };
-        let limits = Limits::stacked(&disk).plain().features(Features::NOWAIT | Features::IO_STAT);
+        let limits = Limits::stacked(&disk)
+            .plain()
+            .features(Features::NOWAIT | Features::IO_STAT);
         let pass = Arc::pin_init(Pass::new(disk.clone()), GFP_KERNEL)?;
         let bio = BioDisk::add(pass, config(c"imgbench-bio", limits))?;
-        let limits = Limits::copied(1 << 20).block_bytes(512, 4096).features(Features::IO_STAT);
+        let limits = Limits::copied(1 << 20)
+            .block_bytes(512, 4096)
+            .features(Features::IO_STAT);
         let copying = Arc::pin_init(Copying::new(disk.clone())?, GFP_KERNEL)?;
         let mq = MqDisk::add(copying, config(c"imgbench-mq", limits), 128)?;
         Ok(Self { _bio: bio, _mq: mq })

@@ -124,7 +124,11 @@ pub(super) struct Background {
 impl_has_delayed_work! { impl HasDelayedWork<Self> for Background { self.work } }
 
 impl Background {
-    pub(super) fn new(core: Arc<Core>, queues: Arc<Queues>, commit: CommitMode) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        core: Arc<Core>,
+        queues: Arc<Queues>,
+        commit: CommitMode,
+    ) -> Result<Arc<Self>> {
         let rates = Rates {
             min_kib_s: DEFAULT_MIN_KIB_S,
             max_kib_s: 0,

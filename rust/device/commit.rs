@@ -75,7 +75,11 @@ pub(super) fn step(background: &Background) -> u32 {
     match settle(core, run) {
         Ok(()) => 0,
         Err(error) => {
-            pr_err!("commit: blocks from {} on could not be moved home ({:?}); trying again\n", run.start, error);
+            pr_err!(
+                "commit: blocks from {} on could not be moved home ({:?}); trying again\n",
+                run.start,
+                error
+            );
             ERROR_MS
         }
     }
@@ -168,7 +172,10 @@ fn finish(background: &Background) -> u32 {
             0
         }
         Err(error) => {
-            pr_err!("commit: the last state could not be recorded ({:?}); trying again\n", error);
+            pr_err!(
+                "commit: the last state could not be recorded ({:?}); trying again\n",
+                error
+            );
             ERROR_MS
         }
     }

@@ -98,7 +98,10 @@ impl Head {
         let all = covering(bio.sector(), bio.sectors());
         let piece = member.locate(all.start, all.blocks)?;
         let run = Run::new(all.start, piece.blocks);
-        let inside = run.end().checked_mul(BLOCK_SECTORS)?.checked_sub(bio.sector())?;
+        let inside = run
+            .end()
+            .checked_mul(BLOCK_SECTORS)?
+            .checked_sub(bio.sector())?;
         Some(First {
             piece,
             run,
@@ -159,8 +162,9 @@ impl Head {
     /// disk can do both at once.
     fn write_durably(&self, bio: Bio) {
         let member = self.core.enter();
-        let home = Self::first(&member, &bio)
-            .is_some_and(|first| first.piece.place == Place::Home && first.sectors == bio.sectors());
+        let home = Self::first(&member, &bio).is_some_and(|first| {
+            first.piece.place == Place::Home && first.sectors == bio.sectors()
+        });
         if home {
             return self.write_in(member, bio);
         }

@@ -63,7 +63,10 @@ impl Completion for LocalIo {
                 count_write(&member, status);
                 let stored = settle_claim(&member, run, Change::Filled, status);
                 let bytes = Run::new(0, stored).bytes();
-                member.counters.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+                member
+                    .counters
+                    .stored_bytes
+                    .fetch_add(bytes, Ordering::Relaxed);
                 unit.part_stored();
             }
         }

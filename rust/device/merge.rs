@@ -134,7 +134,13 @@ fn try_write_block(
             None => continue,
             Some(Merged::Written(result)) => return result,
             Some(Merged::NeedsImage) => {
-                want(core, run, Waiter::Merge(request.clone()), Priority::Demand, true)?;
+                want(
+                    core,
+                    run,
+                    Waiter::Merge(request.clone()),
+                    Priority::Demand,
+                    true,
+                )?;
                 // Reported when it comes back with the image.
                 return Ok(0);
             }

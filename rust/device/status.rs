@@ -51,13 +51,15 @@ impl Device {
             Attribute::BlocksDirty => write!(out, "{}", blocks(BlockState::Dirty)),
             Attribute::BlocksZero => write!(out, "{}", blocks(BlockState::Zero)),
             Attribute::BlocksHome => write!(out, "{}", locator.home_blocks()),
-            Attribute::StoredBytes => write!(out, "{}", counters.stored_bytes.load(Ordering::Relaxed)),
-            Attribute::Independent => {
-                out.write_str(yes(core.independent.load(Ordering::Relaxed)))
+            Attribute::StoredBytes => {
+                write!(out, "{}", counters.stored_bytes.load(Ordering::Relaxed))
             }
+            Attribute::Independent => out.write_str(yes(core.independent.load(Ordering::Relaxed))),
             Attribute::Fill => self.show_fill(out),
             Attribute::Commit => out.write_str(self.commit_word()),
-            Attribute::ErrorsRead => write!(out, "{}", counters.errors_read.load(Ordering::Relaxed)),
+            Attribute::ErrorsRead => {
+                write!(out, "{}", counters.errors_read.load(Ordering::Relaxed))
+            }
             Attribute::ErrorsWrite => {
                 write!(out, "{}", counters.errors_write.load(Ordering::Relaxed))
             }
@@ -78,7 +80,9 @@ impl Device {
     }
 
     fn state(&self) -> &'static str {
-        self.store.superblock().map_or("unknown", |superblock| superblock.state.name())
+        self.store
+            .superblock()
+            .map_or("unknown", |superblock| superblock.state.name())
     }
 
     fn commit_word(&self) -> &'static str {
@@ -91,8 +95,13 @@ impl Device {
     }
 
     fn show_fill(&self, out: &mut impl Write) -> Result {
-        let (on, Rates { min_kib_s, max_kib_s }) =
-            self.background.look(|plan| (plan.fill, plan.fill_rates));
+        let (
+            on,
+            Rates {
+                min_kib_s,
+                max_kib_s,
+            },
+        ) = self.background.look(|plan| (plan.fill, plan.fill_rates));
         let on = if on { "on" } else { "off" };
         write!(out, "{on} {min_kib_s} {max_kib_s}")
     }

@@ -208,4 +208,3 @@ impl WorkItem for Stream {
         }
     }
 }
-

@@ -221,7 +221,12 @@ impl Unit {
     }
 
     fn start(self: Arc<Self>, priority: Priority) {
-        let fetch = Fetch::new(self.run.start_bytes(), self.buf.clone(), priority, self.clone());
+        let fetch = Fetch::new(
+            self.run.start_bytes(),
+            self.buf.clone(),
+            priority,
+            self.clone(),
+        );
         match (fetch, &self.core.source) {
             (Ok(fetch), Some(source)) => source.fetch(fetch),
             (Ok(_), None) => self.clone().fetched(self.buf.clone(), Err(EIO)),
@@ -264,7 +269,10 @@ impl Unit {
     fn store(self: &Arc<Self>) {
         let mut at = self.run.start;
         while at < self.run.end() {
-            let Some(piece) = self.core.locate(at, Run::from_to(at, self.run.end()).blocks) else {
+            let Some(piece) = self
+                .core
+                .locate(at, Run::from_to(at, self.run.end()).blocks)
+            else {
                 return;
             };
             if piece.place != Place::Absent {
@@ -347,7 +355,10 @@ impl FetchDone for Unit {
             }
         }
         if result.is_err() {
-            self.core.counters.errors_read.fetch_add(1, Ordering::Relaxed);
+            self.core
+                .counters
+                .errors_read
+                .fetch_add(1, Ordering::Relaxed);
             self.core.fetch_failed_ms.store(now_ms(), Ordering::Relaxed);
         } else if self.store && self.core.may_change_state() {
             self.store();

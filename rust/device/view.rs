@@ -77,7 +77,8 @@ impl BioDriver for View {
             return bio.end(BlkStatus::NOTSUPP);
         }
         let member = this.core.enter();
-        let Some((sector, sectors)) = place(member.tables.boot(), bio.sector(), bio.sectors()) else {
+        let Some((sector, sectors)) = place(member.tables.boot(), bio.sector(), bio.sectors())
+        else {
             return bio.end(BlkStatus::IOERR);
         };
         let bio = if sectors < bio.sectors() {
@@ -115,7 +116,9 @@ fn place(boot: &[BootRun], sector: u64, sectors: u32) -> Option<(u64, u32)> {
         None => (all, None),
     };
     let end = blocks.end().checked_mul(BLOCK_SECTORS)?;
-    let count = u32::try_from(end.checked_sub(sector)?).unwrap_or(u32::MAX).min(sectors);
+    let count = u32::try_from(end.checked_sub(sector)?)
+        .unwrap_or(u32::MAX)
+        .min(sectors);
     let start = match moved {
         Some(bytes) => (bytes / SECTOR_BYTES).checked_add(sector % BLOCK_SECTORS)?,
         None => sector,

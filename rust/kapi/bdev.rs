@@ -73,7 +73,8 @@ impl Bdev {
     /// Size in bytes.
     pub(crate) fn size_bytes(&self) -> u64 {
         // SAFETY: Valid by the type invariant; the size is a word that may change at any time.
-        let sectors = unsafe { core::ptr::addr_of!((*self.as_ptr()).bd_nr_sectors).read_volatile() };
+        let sectors =
+            unsafe { core::ptr::addr_of!((*self.as_ptr()).bd_nr_sectors).read_volatile() };
         sectors.saturating_mul(SECTOR_BYTES)
     }
 
@@ -127,7 +128,12 @@ impl Bdev {
 
     /// Reads whole sectors into memory from `kmalloc` (not `vmalloc`). Sleeps.
     pub(crate) fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result {
-        self.rw(offset_bytes, buf.as_mut_ptr(), buf.len(), bindings::req_op_REQ_OP_READ)
+        self.rw(
+            offset_bytes,
+            buf.as_mut_ptr(),
+            buf.len(),
+            bindings::req_op_REQ_OP_READ,
+        )
     }
 
     /// Writes whole sectors from memory from `kmalloc` (not `vmalloc`). Sleeps; durable only after [`Bdev::flush`].

@@ -373,7 +373,9 @@ impl<P: Completion> BioSet<P> {
         len: usize,
     ) -> Result<Clone<P>> {
         let sector = SECTOR_BYTES as usize;
-        let pages = (offset % PAGE_BYTES).saturating_add(len).div_ceil(PAGE_BYTES);
+        let pages = (offset % PAGE_BYTES)
+            .saturating_add(len)
+            .div_ceil(PAGE_BYTES);
         if len == 0 || (offset | len) % sector != 0 || pages > bindings::BIO_MAX_VECS as usize {
             return Err(EINVAL);
         }

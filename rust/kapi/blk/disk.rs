@@ -191,8 +191,10 @@ impl<T: BioDriver> BioDisk<T> {
             driver,
             _driver: PhantomData,
         };
+        let private = driver.cast_mut().cast();
         // SAFETY: Newly allocated; `FOPS` expects a `T` behind `private_data`, which lives until `this` is dropped.
-        this.added = Some(unsafe { Added::add(disk, Self::FOPS, driver.cast_mut().cast(), &config)? });
+        let added = unsafe { Added::add(disk, Self::FOPS, private, &config)? };
+        this.added = Some(added);
         Ok(this)
     }
 
@@ -214,7 +216,8 @@ impl<T: BioDriver> BioDisk<T> {
             return;
         };
         // SAFETY: The disk is alive during the call, and its private data is the `T` given to `add`.
-        let driver = unsafe { ArcBorrow::from_raw((*(*(*raw).bi_bdev).bd_disk).private_data as *const T) };
+        let driver =
+            unsafe { ArcBorrow::from_raw((*(*(*raw).bi_bdev).bd_disk).private_data as *const T) };
         // SAFETY: The block layer hands the bio over.
         T::submit(driver, unsafe { Bio::from_raw(bio) });
     }

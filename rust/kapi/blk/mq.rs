@@ -129,17 +129,51 @@ impl Request {
     }
 
     /// Copies `len` bytes from the buffer into the request's pages (for a read).
-    pub(crate) fn copy_in(&self, offset: u32, buf: &PageBuf, buf_offset: usize, len: u32) -> Result {
-        self.copy(offset, buf, buf_offset, len, bindings::imgstream_bio_copy_to)
+    pub(crate) fn copy_in(
+        &self,
+        offset: u32,
+        buf: &PageBuf,
+        buf_offset: usize,
+        len: u32,
+    ) -> Result {
+        self.copy(
+            offset,
+            buf,
+            buf_offset,
+            len,
+            bindings::imgstream_bio_copy_to,
+        )
     }
 
     /// Copies `len` bytes of the request's data into the buffer (for a write).
-    pub(crate) fn copy_out(&self, offset: u32, buf: &PageBuf, buf_offset: usize, len: u32) -> Result {
-        self.copy(offset, buf, buf_offset, len, bindings::imgstream_bio_copy_from)
+    pub(crate) fn copy_out(
+        &self,
+        offset: u32,
+        buf: &PageBuf,
+        buf_offset: usize,
+        len: u32,
+    ) -> Result {
+        self.copy(
+            offset,
+            buf,
+            buf_offset,
+            len,
+            bindings::imgstream_bio_copy_from,
+        )
     }
 
-    fn copy(&self, offset: u32, buf: &PageBuf, buf_offset: usize, len: u32, copy: CopyFn) -> Result {
-        if offset.checked_add(len).is_none_or(|end| end > self.len_bytes()) {
+    fn copy(
+        &self,
+        offset: u32,
+        buf: &PageBuf,
+        buf_offset: usize,
+        len: u32,
+        copy: CopyFn,
+    ) -> Result {
+        if offset
+            .checked_add(len)
+            .is_none_or(|end| end > self.len_bytes())
+        {
             return Err(EINVAL);
         }
         let mut bio = self.raw().bio;
@@ -299,7 +333,8 @@ impl<T: MqDriver> MqDisk<T> {
         })?;
         let disk = NonNull::new(disk).ok_or(ENOMEM)?;
         // SAFETY: Newly allocated; `FOPS` needs no private data.
-        this.added = Some(unsafe { Added::add(disk, Self::FOPS, core::ptr::null_mut(), &config)? });
+        let added = unsafe { Added::add(disk, Self::FOPS, core::ptr::null_mut(), &config)? };
+        this.added = Some(added);
         Ok(this)
     }
 

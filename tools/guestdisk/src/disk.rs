@@ -15,10 +15,12 @@ use imgstream_engine::plan::{plan, Demand, Plan};
 use imgstream_engine::session::Facts;
 use imgstream_proto::disk::boot_list::BootList;
 use imgstream_proto::disk::segment::{segments, Segment, SEGMENT_LEN};
-use imgstream_proto::disk::superblock::{Checkpoint, ImageIdentity, Origin, Portal, SUPERBLOCK_LEN};
+use imgstream_proto::disk::superblock::{
+    Checkpoint, ImageIdentity, Origin, Portal, SUPERBLOCK_LEN,
+};
 use imgstream_proto::disk::trailer::TRAILER_LEN;
 use imgstream_proto::disk::{
-    Bounded, BootEntry, BootState, Copy2, Extent, Header, State, Superblock, Trailer, BLOCK_BYTES,
+    BootEntry, BootState, Bounded, Copy2, Extent, Header, State, Superblock, Trailer, BLOCK_BYTES,
 };
 
 use crate::probe::{INITIATOR, ISID};
@@ -52,7 +54,9 @@ pub(crate) fn lun(path: &Path) -> Result<()> {
         logical_block_bytes: 512,
     };
     let mut bytes = [0; TRAILER_LEN];
-    trailer.encode(&mut bytes, crc32c).map_err(|e| anyhow!("{e}"))?;
+    trailer
+        .encode(&mut bytes, crc32c)
+        .map_err(|e| anyhow!("{e}"))?;
     file.write_all_at(&bytes, lun_bytes - BLOCK_BYTES)?;
     Ok(())
 }

@@ -117,7 +117,8 @@ impl Worker {
             *to = from;
         }
         let stripe = &mut self.stripes[index];
-        self.file.write_all_at(bytes, stripe.start_bytes + at as u64)?;
+        self.file
+            .write_all_at(bytes, stripe.start_bytes + at as u64)?;
         stripe.expected[at..at + len].copy_from_slice(bytes);
         Ok(())
     }
@@ -126,8 +127,13 @@ impl Worker {
         let (at, len) = self.range(SECTOR);
         let stripe = &mut self.stripes[index];
         let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-        fallocate(&self.file, flags, stripe.start_bytes + at as u64, len as u64)
-            .context("write zeroes")?;
+        fallocate(
+            &self.file,
+            flags,
+            stripe.start_bytes + at as u64,
+            len as u64,
+        )
+        .context("write zeroes")?;
         stripe.expected[at..at + len].fill(0);
         Ok(())
     }
@@ -170,13 +176,20 @@ pub(crate) fn exercise(device: &Path, options: &Options, expected: Option<&Path>
             .try_for_each(|handle| handle.join().unwrap_or_else(|_| bail!("a thread panicked")))
     })?;
     if let Some(path) = expected {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
         for stripe in workers.iter().flat_map(|worker| &worker.stripes) {
             file.write_all_at(&stripe.expected, stripe.start_bytes)?;
         }
         file.sync_all()?;
     }
-    println!("{} operations by {} threads agree", options.operations, options.threads);
+    println!(
+        "{} operations by {} threads agree",
+        options.operations, options.threads
+    );
     Ok(())
 }
 

@@ -27,7 +27,8 @@ pub(crate) fn probe(portal: SocketAddr, target: &str) -> Result<Facts> {
         timing: Timing::DEFAULT,
     };
     let mut session = Session::new(config, vec![0; SCRATCH_BYTES]).map_err(|e| anyhow!("{e:?}"))?;
-    let mut socket = TcpStream::connect(portal).with_context(|| format!("connecting to {portal}"))?;
+    let mut socket =
+        TcpStream::connect(portal).with_context(|| format!("connecting to {portal}"))?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     let start = Instant::now();
     let now = || start.elapsed().as_millis() as u64;
