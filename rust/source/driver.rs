@@ -57,6 +57,10 @@ const ROUND_BYTES: usize = 1 << 20;
 /// Pause before the next portal while not all have been tried.
 const NEXT_PORTAL_MS: u64 = 100;
 
+/// Pause while this computer itself has no network: asking costs nothing and nobody else is bothered. When the system's
+/// own network set-up takes the interface over, the reads of the root file system wait for this.
+const NO_NETWORK_MS: u64 = 1_000;
+
 /// While reads wait, the console says so this often.
 const COMPLAIN_MS: u64 = 60_000;
 
@@ -181,6 +185,9 @@ impl Driver {
                 // It may be up already: then nobody wakes us.
                 self.finish_connect(link);
             }
+            Err(error) if is_local(error) => {
+                self.retry(link, reason_of(error), Some(NO_NETWORK_MS))
+            }
             Err(error) => self.connect_failed(link, reason_of(error)),
         }
     }
@@ -213,7 +220,7 @@ impl Driver {
 
     fn connect_failed(&mut self, link: &Arc<Link>, reason: Line) {
         self.session.connect_failed(now_ms());
-        self.retry(link, reason);
+        self.retry(link, reason, None);
     }
 
     /// The connection is of no use any more. Does nothing if there is none.
@@ -231,21 +238,21 @@ impl Driver {
             self.down_since_ms = now_ms();
             self.complain_at_ms = now_ms();
         }
-        self.retry(link, reason);
+        self.retry(link, reason, None);
     }
 
-    /// Waits for the next attempt, or for nothing if there is none to be. Closes the socket.
-    fn retry(&mut self, link: &Arc<Link>, reason: Line) {
+    /// Waits for the next attempt, `pause_ms` or what the session says, or for nothing if there is none to be. Closes the
+    /// socket.
+    fn retry(&mut self, link: &Arc<Link>, reason: Line, pause_ms: Option<u64>) {
         if self.closing {
             self.transport = Transport::Closed;
             link.status().enter(Connection::Closed, None, Line::EMPTY);
             return link.closed();
         }
-        let all_tried = self.portals.advance();
-        let pause = if all_tried {
-            self.session.backoff_ms()
-        } else {
-            NEXT_PORTAL_MS
+        let pause = match (self.portals.advance(), pause_ms) {
+            (_, Some(pause)) => pause,
+            (true, None) => self.session.backoff_ms(),
+            (false, None) => NEXT_PORTAL_MS,
         };
         self.transport = Transport::Down {
             retry_at_ms: now_ms().saturating_add(pause),
@@ -432,6 +439,14 @@ fn reason_of(error: Error) -> Line {
         _ => return Line::of(format_args!("network error {}", error.to_errno())),
     };
     Line::of(sentence)
+}
+
+/// Whether nothing was sent to anybody, because there is no interface or no route.
+fn is_local(error: Error) -> bool {
+    matches!(
+        Errno::from_error(error),
+        Some(Errno::NetworkUnreachable | Errno::NetworkDown)
+    )
 }
 
 /// What a reader gets. The block layer makes ENODATA a medium error, EREMOTEIO a target error.

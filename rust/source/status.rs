@@ -60,7 +60,9 @@ impl Write for Line {
         let end = (0..=room.len().min(text.len()))
             .rev()
             .find(|&at| text.is_char_boundary(at));
-        let from = end.and_then(|end| text.as_bytes().get(..end)).unwrap_or(&[]);
+        let from = end
+            .and_then(|end| text.as_bytes().get(..end))
+            .unwrap_or(&[]);
         if let Some(to) = room.get_mut(..from.len()) {
             to.copy_from_slice(from);
             self.len = self.len.saturating_add(from.len());
