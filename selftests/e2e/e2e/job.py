@@ -35,7 +35,7 @@ STATIC = ("'auto lo' 'iface lo inet loopback' 'auto ens3' 'iface ens3 inet stati
           " 'address 10.0.2.77/24' 'gateway 10.0.2.2' 'dns-nameservers 10.0.2.3'")
 
 SAID = re.compile(r"imgstream: (?:\[ *[\d.]+ s\] )?(.*)")
-NOISE = re.compile(r"taints? kernel|module verification|loading out-of-tree| of [\d.]+ [KMGT]iB|MiB/s")
+NOISE = re.compile(r"taints? kernel|module verification|loading out-of-tree| of [\d.]+ [KMGT]iB|MiB/s|move to another image'")
 
 STREAMED = "/root/written-while-streaming"
 LISTED = "/root/files"
