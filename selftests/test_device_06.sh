@@ -1,0 +1,49 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Places of the disk that cannot be read or written: a clean block is read from the repository again, a fetched block
+# that cannot be stored is answered and stays absent, a write says that it failed; the rest goes on.
+# needs-file: image 33562624 lun
+# needs-target: image
+# needs-file: disk 192M
+# needs-disk: disk
+# needs-module: dm_mod
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup
+# shellcheck source-path=SCRIPTDIR/guest
+. /tests/common.sh
+
+status=/sys/block/imgstream0/imgstream
+guestdisk=imgstream-guestdisk
+below=$(disk disk)
+sectors=$((192 << 11))
+value() {
+	cat "$status/$1"
+}
+# break_slots U_BYTES BLOCK BLOCKS: these slots fail from now on.
+break_slots() {
+	bad=$(($1 / 512 + $2 * 8))
+	behind=$((bad + $3 * 8))
+	dmsetup --noudevsync suspend --noflush weak
+	printf '0 %d linear %s 0\n%d %d error\n%d %d linear %s %d\n' "$bad" "$below" "$bad" $(($3 * 8)) \
+		"$behind" $((sectors - behind)) "$below" "$behind" | dmsetup --noudevsync reload weak
+	dmsetup --noudevsync resume weak
+}
+
+plan 11
+check "a disk that can be weakened" dmsetup --noudevsync create weak --table "0 $sectors linear $below 0"
+layout=$($guestdisk disk /dev/dm-0 --portal "$PORTAL" --target "$(target_name image)")
+useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
+check "the module attaches it" load disk=/dev/dm-0
+imgstreamctl fill off
+check "blocks are fetched" $guestdisk verify /dev/imgstream0 image --start 1000 --blocks 100
+break_slots "$useful" 1050 100
+check "clean blocks that cannot be read come from the repository" \
+	$guestdisk verify /dev/imgstream0 image --start 1000 --blocks 100
+check "blocks that cannot be stored are answered" $guestdisk verify /dev/imgstream0 image --start 1100 --blocks 50
+equal "and stay absent" $((8192 - 16 - 100)) "$(value blocks_absent)"
+check "the failed writes are counted" [ "$(value errors_write)" -gt 0 ]
+refuse "a guest's write there says that it failed" $guestdisk stamp /dev/imgstream0 mine --start 1120 --blocks 1
+check "the blocks around are written" $guestdisk stamp /dev/imgstream0 mine --start 1150 --blocks 50
+check "and read" $guestdisk verify /dev/imgstream0 mine --start 1150 --blocks 50
+check "the module goes" unload
+dmsetup --noudevsync remove weak
+finish
