@@ -19,6 +19,8 @@ const DEFAULT_MTU: u32 = 1500;
 
 #[derive(Debug, Deserialize)]
 struct Route {
+    /// Left out by `ip` when it was asked for one device.
+    #[serde(default)]
     dev: String,
     gateway: Option<IpAddr>,
     prefsrc: Option<IpAddr>,
@@ -245,7 +247,7 @@ mod tests {
 
     const GET: &str =
         r#"[{"dst":"10.0.2.2","dev":"ens3","prefsrc":"10.0.2.15","flags":[],"uid":0,"cache":[]}]"#;
-    const DEFAULT: &str = r#"[{"dst":"default","gateway":"10.0.2.9","dev":"ens3","flags":[]}]"#;
+    const DEFAULT: &str = r#"[{"dst":"default","gateway":"10.0.2.9","flags":["onlink"]}]"#;
 
     fn addr(extra: &str, mtu: u32) -> String {
         format!(
