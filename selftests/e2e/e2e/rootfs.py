@@ -40,7 +40,8 @@ drive) echo '(hd0,gpt2)';; compatibility_hint) echo hd0,gpt2;; hints_string) ech
 partuuid|abstraction) :;; *) exit 1;; esac
 """
 
-# The ordinary entry twice more, with switches for the host to look at the powered-off disk; a key of the menu picks one.
+# The ordinary entry twice more, with switches for the host to look at the powered-off disk; a key of the menu picks one
+# (not c or e, which are GRUB's own).
 EXTRA_ENTRIES = """#!/bin/sh
 entry() {{
 cat << EOF
@@ -53,7 +54,7 @@ menuentry '$1' --hotkey=$2 {{
 }}
 EOF
 }}
-entry 'Debian, commit from the initramfs' c 'imgstream.commit=now imgstream.after=poweroff'
+entry 'Debian, commit from the initramfs' x 'imgstream.commit=now imgstream.after=poweroff'
 entry 'Debian, power off after a roll back' p 'imgstream.after=poweroff'
 """
 

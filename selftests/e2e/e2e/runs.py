@@ -141,7 +141,7 @@ def commit_in_initramfs(pair, work):
         job.start_source()
         job.static_address()
         job.begin_migrate()
-        began = _pick(job, "Debian, commit from the initramfs", "c", job.mark)
+        began = _pick(job, "Debian, commit from the initramfs", "x", job.mark)
         job.machine.await_off(900)
         took = job.say("machine", "committed and powered off") - began
         raw = job.raw()
