@@ -95,6 +95,7 @@ def gpt_bytes(disk_bytes_of_image):
     header = SECTOR
     last = disk_bytes_of_image
     return [
+        (458, 462, "protective MBR: how large the disk is"),
         (header + 16, header + 20, "GPT header: its CRC"),
         (header + 32, header + 40, "GPT header: place of the backup"),
         (header + 48, header + 56, "GPT header: last usable sector"),
