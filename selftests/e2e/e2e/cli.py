@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from . import build, poison, runs, vm
+from . import build, poison, runs, selfcheck, vm
 from .config import BUILD, VARIANTS
 from .pair import Pair
 from .shell import Failed
@@ -86,6 +86,7 @@ def _e2e(_args):
     work = _work("e2e")
     pair = Pair(VARIANTS["small"], log)
     parts = {
+        "the checks themselves can fail": selfcheck.run_all,
         "the target starts from its boot region": lambda: poison.start_from_boot_region(pair, work, log),
         "migrate and commit, the repository gone for a while": lambda: runs.migrate_and_commit(pair, work, outage=True),
         "migrate and roll back": lambda: runs.roll_back(pair, work),
