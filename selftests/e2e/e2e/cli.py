@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from . import build, poison, runs, selfcheck, vm
+from . import build, check, poison, runs, selfcheck, vm
 from .config import BUILD, VARIANTS
 from .pair import Pair
 from .shell import Failed
@@ -53,6 +53,9 @@ def _demo(args):
     """The whole story, three runs, and the report."""
     work = _work("demo")
     pair = Pair(VARIANTS[args.variant], log)
+    if args.variant == "demo":
+        check.expect(pair.image_bytes >= 2 << 30, "the image has less than 2 GiB")
+        check.expect(pair.source.facts["used"] >= 0.6, "the source is less than 60 % full")
     report = {"image_bytes": pair.image_bytes}
     for name in args.only or RUNS:
         report |= RUNS[name](pair, work)
