@@ -82,7 +82,7 @@ def roll_back(pair, work):
     """Run 2: migrate and go back; the source is as it was."""
     with Job("rollback", "Run 2: migrate, then roll back", pair, work) as job:
         job.start_source()
-        count = check.carry_lists(job.machine, pair.source.files, job.work, LISTED, LEAVE_OUT_SOURCE)
+        check.carry_lists(job.machine, pair.source.files, job.work, LISTED, LEAVE_OUT_SOURCE)
         job.machine.command("sync")
         job.begin_migrate("--hash-source")
         job.await_target()
@@ -97,7 +97,7 @@ def roll_back(pair, work):
         took = job.time.now() - began
         took -= _compare_shrunk_source(job, facts)
         took += job.power_on(pair.source_system.hostname)
-        _source_again(job)
+        count = _source_again(job)
         job.power_off()
     return {"rollback_s": round(took, 1), "source_identical": True, "source_files_checked": count}
 
@@ -130,9 +130,10 @@ def _compare_shrunk_source(job, facts):
 
 def _source_again(job):
     check.plain_disk(job.machine)
-    check.every_file(job.machine, LISTED)
+    count = check.every_file(job.machine, LISTED)
     check.healthy(job.machine)
-    job.say(job.pair.source_system.hostname, "every file is as before migrate; file system clean")
+    job.say(job.pair.source_system.hostname, f"{count} files are as before migrate; file system clean")
+    return count
 
 
 def commit_in_initramfs(pair, work):
