@@ -187,14 +187,16 @@ impl<'a> Map<'a> {
             .map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// The state of `block`, and how many blocks from it on, at most `max`, have the same.
+    /// The state of `block`, and how many blocks from it on, at most `max`, have the same: at least one, unless nothing
+    /// is asked for. Other states may change meanwhile; each word is looked at once.
     pub fn run(&self, block: u64, max: u64) -> (BlockState, u64) {
-        let state = self.state(block);
         let end = block.saturating_add(max).min(self.blocks);
+        let mut word = self.word(block / BLOCKS_PER_WORD);
+        let state = BlockState::from_bits(word >> ((block % BLOCKS_PER_WORD) * 2));
         let mut at = block;
         while at < end {
             let lane = at % BLOCKS_PER_WORD;
-            let same = lanes_in(self.word(at / BLOCKS_PER_WORD), state) >> (lane * 2);
+            let same = lanes_in(word, state) >> (lane * 2);
             // Lanes that are shifted in at the top differ from every state: they end the run at the word's end.
             let len = u64::from((!same & LANES).trailing_zeros()) / 2;
             let len = len.min(BLOCKS_PER_WORD - lane);
@@ -202,6 +204,7 @@ impl<'a> Map<'a> {
             if lane.saturating_add(len) < BLOCKS_PER_WORD {
                 break;
             }
+            word = self.word(at / BLOCKS_PER_WORD);
         }
         (state, at.min(end).saturating_sub(block))
     }
@@ -218,8 +221,13 @@ impl<'a> Map<'a> {
                 if start >= end {
                     return None;
                 }
-                let (_, blocks) = self.run(start, max.min(end.saturating_sub(start)));
-                return (blocks != 0).then_some(Run { start, blocks });
+                let (now, blocks) = self.run(start, max.min(end.saturating_sub(start)));
+                if now == state && blocks != 0 {
+                    return Some(Run { start, blocks });
+                }
+                // It changed between the two looks: go on behind it.
+                at = start.saturating_add(1);
+                continue;
             }
             at = at.saturating_add(BLOCKS_PER_WORD - lane);
         }

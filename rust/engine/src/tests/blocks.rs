@@ -298,3 +298,25 @@ fn a_block_is_fetched_once() {
     assert_eq!(table.run(a), None);
     assert_eq!(table.run(b), Some(Run::new(8, 1)));
 }
+
+/// Found by the full demo: a fill that completed while the map was searched made the search end, and "nothing is absent"
+/// was believed. The last block stays absent throughout, so every search must find something.
+#[test]
+fn a_search_is_not_ended_by_a_fill() {
+    const BLOCKS: u64 = 200_000;
+    let words = Words::new(BLOCKS);
+    let map = words.map();
+    std::thread::scope(|scope| {
+        let filling = scope.spawn(|| {
+            for block in 0..BLOCKS - 1 {
+                map.apply(Run::new(block, 1), Change::Filled);
+            }
+        });
+        while !filling.is_finished() {
+            assert!(map.next_in(BlockState::Absent, 0, BLOCKS, 1).is_some());
+            let last = map.next_in(BlockState::Clean, 0, BLOCKS, u64::MAX);
+            assert!(last.is_none_or(|run| run.blocks != 0));
+        }
+    });
+    assert!(map.next_in(BlockState::Absent, 0, BLOCKS, 1).is_some());
+}
