@@ -259,6 +259,8 @@ impl Head {
         if claims.try_claim_all(run) {
             return Some(bio);
         }
+        // What was claimed before the one that failed has been given back: somebody may have seen it taken meanwhile.
+        member.retry.wake();
         if bio.is_nowait() {
             bio.end(BlkStatus::AGAIN);
             return None;

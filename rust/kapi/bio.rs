@@ -464,13 +464,18 @@ impl<P: Completion> Clone<P> {
 
     /// Submits it to the device that the original was sent to, not to the disk, without the demands to flush first and
     /// to be durable at completion: whoever does this answers them otherwise.
+    ///
+    /// The whole device, even if the original came through a partition: its sector has been moved by the partition's
+    /// start already, and would be moved again.
     pub(crate) fn submit_beside_without_durability(self, private: P) {
         // SAFETY: Unsubmitted and ours.
         unsafe { (*self.bio.as_ptr()).bi_opf &= !(bindings::REQ_PREFLUSH | bindings::REQ_FUA) };
         // SAFETY: The front pad is initialised.
         if let Some(original) = unsafe { &(*self.front()).original } {
-            // SAFETY: Both bios are valid; the device of a bio owed here stays until it ends.
-            unsafe { bindings::imgstream_bio_set_dev(self.bio.as_ptr(), original.raw().bi_bdev) };
+            // SAFETY: The device of a bio owed here stays until it ends, and with it its disk and that disk's whole device.
+            let whole = unsafe { (*(*original.raw().bi_bdev).bd_disk).part0 };
+            // SAFETY: Both are valid, as above; the bio is unsubmitted and ours.
+            unsafe { bindings::imgstream_bio_set_dev(self.bio.as_ptr(), whole) };
         }
         self.submit(private);
     }

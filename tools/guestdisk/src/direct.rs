@@ -11,12 +11,27 @@ use anyhow::{Context, Result};
 use imgstream_proto::disk::BLOCK_LEN;
 use rustix::fs::OFlags;
 
+/// What a device is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reading.
+    Read,
+    /// Reading and writing.
+    Write,
+    /// The same, each write durable when it returns: the block layer gets it with REQ_FUA.
+    Durable,
+}
+
 /// Opens a device, or a file where that works.
-pub(crate) fn open(path: &Path, write: bool) -> Result<File> {
+pub(crate) fn open(path: &Path, access: Access) -> Result<File> {
+    let durable = match access {
+        Access::Durable => OFlags::DSYNC,
+        Access::Read | Access::Write => OFlags::empty(),
+    };
     OpenOptions::new()
         .read(true)
-        .write(write)
-        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .write(access != Access::Read)
+        .custom_flags((OFlags::DIRECT | durable).bits() as i32)
         .open(path)
         .with_context(|| format!("opening {}", path.display()))
 }

@@ -11,7 +11,7 @@ use anyhow::{bail, Context, Result};
 use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN};
 use rustix::fs::{fallocate, FallocateFlags};
 
-use crate::direct::{self, Aligned};
+use crate::direct::{self, Access, Aligned};
 use crate::stamp;
 
 /// Blocks that one thread owns in a row.
@@ -158,7 +158,7 @@ fn stripes(options: &Options, thread: u64) -> Vec<Stripe> {
 pub(crate) fn exercise(device: &Path, options: &Options, expected: Option<&Path>) -> Result<()> {
     let mut workers = Vec::new();
     for thread in 0..options.threads {
-        let file = direct::open(device, true)?;
+        let file = direct::open(device, Access::Write)?;
         workers.push(Worker {
             file,
             random: Random(options.seed * 1000 + thread + 1),
@@ -195,7 +195,7 @@ pub(crate) fn exercise(device: &Path, options: &Options, expected: Option<&Path>
 
 /// Checks that [first, end) of `device` is what an exercise left in `expected`.
 pub(crate) fn compare(device: &Path, expected: &Path, first: u64, end: u64) -> Result<()> {
-    let device = direct::open(device, false)?;
+    let device = direct::open(device, Access::Read)?;
     let expected = File::open(expected)?;
     let (mut memory, mut wanted) = (Aligned::new(BLOCK_LEN), [0; BLOCK_LEN]);
     for block in first..end {

@@ -20,6 +20,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use direct::Access;
+
 /// See the crate.
 #[derive(Parser)]
 #[command(version, about)]
@@ -74,6 +76,9 @@ enum Command {
         /// Number of blocks.
         #[arg(long)]
         blocks: u64,
+        /// Have each write durable when it returns (FUA).
+        #[arg(long)]
+        durable: bool,
     },
     /// Random reads, writes of whole and part blocks, zeroes and flushes by several threads, against a model. DEVICE must
     /// still say what the image says in [FIRST, END).
@@ -137,7 +142,15 @@ fn main() -> Result<()> {
             word,
             start,
             blocks,
-        } => stamp::write(&device, &word, start, blocks),
+            durable,
+        } => {
+            let access = if durable {
+                Access::Durable
+            } else {
+                Access::Write
+            };
+            stamp::write(&device, &word, start, blocks, access)
+        }
         Command::Exercise {
             device,
             seed,

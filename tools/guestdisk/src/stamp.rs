@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{bail, Context, Result};
 use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN};
 
-use crate::direct::{self, Aligned};
+use crate::direct::{self, Access, Aligned};
 
 /// Contents of a block.
 pub(crate) fn block(word: &str, number: u64) -> [u8; BLOCK_LEN] {
@@ -31,7 +31,7 @@ fn says(block: &[u8]) -> String {
 
 /// Checks blocks; "zero" means zeroes.
 pub(crate) fn verify(device: &Path, word: &str, start: u64, blocks: Option<u64>) -> Result<()> {
-    let file = direct::open(device, false)?;
+    let file = direct::open(device, Access::Read)?;
     let mut number = start;
     let mut memory = Aligned::new(BLOCK_LEN);
     while blocks.is_none_or(|blocks| number - start < blocks) {
@@ -56,8 +56,14 @@ pub(crate) fn verify(device: &Path, word: &str, start: u64, blocks: Option<u64>)
 }
 
 /// Writes blocks.
-pub(crate) fn write(device: &Path, word: &str, start: u64, blocks: u64) -> Result<()> {
-    let file = direct::open(device, true)?;
+pub(crate) fn write(
+    device: &Path,
+    word: &str,
+    start: u64,
+    blocks: u64,
+    access: Access,
+) -> Result<()> {
+    let file = direct::open(device, access)?;
     let mut memory = Aligned::new(BLOCK_LEN);
     for number in start..start + blocks {
         let bytes = memory.bytes(BLOCK_LEN);
