@@ -58,7 +58,7 @@ fn attached(args: &Args) -> Result<()> {
         "Everything written since the migration is lost: {} in blocks, among them these files:",
         bytes(status.blocks_dirty * 4096)
     );
-    for file in changed_files() {
+    for file in changed_files(&status) {
         println!("  {file}");
     }
     confirm(args.yes, "The next boot puts the source back.")?;
@@ -74,7 +74,13 @@ fn attached(args: &Args) -> Result<()> {
 
 /// Files of the root file system that changed after the first boot of the
 /// target, newest first: /etc/machine-id, logs and all that a user did.
-fn changed_files() -> Vec<String> {
+///
+/// Looking for them reads directories; without the repository that would wait
+/// for blocks that are not here, and keep the roll back from being asked for.
+fn changed_files(status: &Status) -> Vec<String> {
+    if !status.independent && !status.connection.starts_with("ready") {
+        return vec!["(not listed: the repository cannot be asked for what is not here)".into()];
+    }
     // The kernel mounted root for the first time when it made this directory.
     let mark = "/run/imgstream/attached";
     let places = ["/etc", "/home", "/root", "/srv", "/opt", "/usr", "/var"];
