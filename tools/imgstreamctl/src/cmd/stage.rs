@@ -31,40 +31,43 @@ pub fn run(_args: Args) -> Result<()> {
     report.line("the stage environment begins");
     let path = wait_for_disk(&payload)?;
     let mut disk = DiskMedium::open_rw(&path)?;
-    let mut done = work(&path, &mut disk, &payload, &mut report);
-    if let Err(error @ (Error::Refused(_) | Error::Program(_))) = &done {
-        // Nothing but what e2fsck and resize2fs did, which is whole, has been written.
-        let reason = error.to_string();
-        report.line(&format!("refused: {reason}"));
-        done = leave::leave(&path, Some(&reason), &mut report).map(|_| After::Reboot);
-    }
-    let after = done?;
+    let after = match find_or_begin(&path, &mut disk, &payload, &mut report)? {
+        Ok(found) => {
+            go_on(&path, &mut disk, found, Some(&payload), &mut report)?;
+            payload.facts.after
+        }
+        Err(error @ (Error::Refused(_) | Error::Program(_))) => {
+            let reason = error.to_string();
+            report.line(&format!("refused: {reason}"));
+            leave::leave(&path, Some(&reason), &mut report)?;
+            After::Reboot
+        }
+        Err(error) => return Err(error),
+    };
     report.line("done; the computer starts again");
     power::leave_now(after)
 }
 
-/// Goes on from what the disk says.
-fn work(
+/// The migration on the disk, or a new one. The inner error: no block of the
+/// source's files has been overwritten, so the source may be mounted and
+/// started. Of everything that comes later that cannot be said.
+fn find_or_begin(
     path: &Path,
     disk: &mut DiskMedium,
     payload: &Payload,
     report: &mut Report,
-) -> Result<After> {
+) -> Result<Result<Found>> {
     let place = path.display().to_string();
     let own = payload.control.superblock.uuid;
-    let found = match ondisk::find(disk, &place)? {
-        Some(found) if found.superblock.uuid == own => found,
-        Some(found) if !state::ended(found.superblock.state) => {
-            return Err(Refusal::MigrationAlive {
-                place,
-                state: found.superblock.state.to_string(),
-            }
-            .into());
+    Ok(match ondisk::find(disk, &place)? {
+        Some(found) if found.superblock.uuid == own => Ok(found),
+        Some(found) if !state::ended(found.superblock.state) => Err(Refusal::MigrationAlive {
+            place,
+            state: found.superblock.state.to_string(),
         }
-        _ => begin(path, disk, payload, report)?,
-    };
-    go_on(path, disk, found, Some(payload), report)?;
-    Ok(payload.facts.after)
+        .into()),
+        _ => begin(path, disk, payload, report),
+    })
 }
 
 /// From the control area on: everything that a superblock leads to.
