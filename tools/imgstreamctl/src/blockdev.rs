@@ -110,10 +110,11 @@ fn number(file: &Path) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn sys(files: &[(&str, &str)]) -> tempfile::TempDir {
+    /// A directory that stands in for /sys/block, with these files.
+    pub(crate) fn sys(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = dir.path().join(name);
