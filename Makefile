@@ -12,12 +12,11 @@ help:
 	@echo '  tools        imgstreamctl, one static program for any Debian               -> build/tools'
 	@echo '  install      puts both and the initramfs hooks into DESTDIR (default: this computer)'
 	@echo 'See it work'
-	@echo '  demo         a Debian moves to another image in virtual machines, and back (15 min, first time 40)'
+	@echo '  demo         a Debian moves to another image in virtual machines, and back'
 	@echo 'Test'
-	@echo '  check        what has to pass before every merge: the quick part of lint, test-unit, selftest, e2e'
-	@echo '               (25 min without KVM, first time 60)'
-	@echo '  check-long   all of lint, more random cases, everything in check, and the demo'
-	@echo '  test-unit    cargo test                                                    (2 to 5 min)'
+	@echo '  check        what has to pass before every merge: lint, test-unit, selftest, e2e'
+	@echo '  check-long   everything in check, with many more random cases and the long tests, and the demo'
+	@echo '  test-unit    cargo test, and the tests of the test runner'
 	@echo '  selftest     the module in virtual machines; TESTS="test_module_01 ..." for some'
 	@echo '  e2e          a small migrate, commit and roll back with real Debian disks'
 	@echo '  lint         format, clippy, sparse, checkpatch, shellcheck, licences, documentation'
@@ -26,6 +25,7 @@ help:
 	@echo '  root         a shell in the build root'
 	@echo '  clean        removes build/'
 	@echo '  clean-cache  removes build roots and kernels of older versions from the cache'
+	@echo 'Times are in Documentation/development.rst.'
 	@echo 'Variables: IMGSTREAM_CACHE (default ~/.cache/imgstream), IMGSTREAM_BUILD (build), IMGSTREAM_MIRROR,'
 	@echo '  IMGSTREAM_KERNEL (a series of scripts/kernel-series), IMGSTREAM_ACCEL (for QEMU), NATIVE=1 (no build root),'
 	@echo '  DESTDIR and KVER (for install), TESTS (for selftest)'
@@ -47,7 +47,7 @@ e2e demo: module tools
 	@$(IN_ROOT) scripts/e2e $@
 
 lint:
-	@$(IN_ROOT) scripts/lint all
+	@$(IN_ROOT) scripts/lint
 
 format:
 	@$(IN_ROOT) scripts/rust-files --format

@@ -5,7 +5,6 @@
  * A constant that bindgen cannot evaluate (a cast, a sizeof) is written as
  * "const gfp_t RUST_CONST_HELPER_GFP_NOIO = GFP_NOIO;" and is called GFP_NOIO in Rust.
  */
-#include <crypto/sha2.h>
 #include <linux/blkdev.h>
 #include <linux/crc32.h>
 #include <linux/in.h>

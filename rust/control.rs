@@ -16,13 +16,11 @@ use crate::{
             Registration, //
         },
         sysfs::{
-            announce_change,
             Files,
             Group,
             Text, //
         },
     },
-    source::Line, //
 };
 use imgstream_proto::abi::{
     refusal::Refusal,
@@ -31,7 +29,6 @@ use imgstream_proto::abi::{
 use kernel::{
     new_mutex,
     prelude::*,
-    str::CString,
     sync::{
         Arc,
         Mutex, //
@@ -133,7 +130,7 @@ impl Manager {
         if files.is_none() {
             pr_err!("{path:?} is attached, but there is no memory for its files in sysfs\n");
         }
-        announce(&device);
+        device.announce();
         *attached = Some(Attached { files, device });
         Ok(())
     }
@@ -165,7 +162,7 @@ impl Manager {
         let slot = self.attached.lock();
         let attached = slot.as_ref().ok_or(Refusal::NotAttached)?;
         f(&attached.device)?;
-        announce(&attached.device);
+        attached.device.announce();
         Ok(())
     }
 }
@@ -173,17 +170,6 @@ impl Manager {
 fn files(device: &Arc<Device>) -> Option<Group<Shown>> {
     let shown = Arc::new(Shown(device.clone()), GFP_KERNEL).ok()?;
     device.with_disk(|disk| Group::new(disk, shown))?.ok()
-}
-
-/// A uevent that carries the state. A failure is of no consequence: who misses it can read the file.
-fn announce(device: &Device) {
-    let mut state = Line::EMPTY;
-    if device.show(Attribute::State, &mut state).is_err() {
-        return;
-    }
-    if let Ok(variable) = CString::try_from_fmt(fmt!("IMGSTREAM_STATE={}", state.as_str())) {
-        let _ = device.with_disk(|disk| announce_change(disk, &variable));
-    }
 }
 
 /// The errno of a refusal. The refusal itself says more; this is for those who see only the errno (`insmod`).

@@ -15,7 +15,9 @@ mod head;
 mod inner;
 mod local;
 mod merge;
+mod rescue;
 mod retry;
+mod scan;
 mod status;
 mod stream;
 mod units;
@@ -76,6 +78,7 @@ use kernel::{
     },
 };
 use retry::Retry;
+use scan::Scan;
 use stream::Stream;
 use view::View;
 
@@ -95,6 +98,7 @@ pub(crate) struct Device {
     core: Arc<Core>,
     store: Arc<Store>,
     background: Arc<Background>,
+    scan: Arc<Scan>,
     #[pin]
     disks: Mutex<Disks>,
     // Work queues go last: their workers may hold references to all of the above.
@@ -114,8 +118,8 @@ fn memory(_: impl Into<Error>) -> Refusal {
 }
 
 impl Device {
-    /// Attaches the disk at `path` and offers it. Sleeps; reads the partition table through the new device, so it may
-    /// wait for the repository.
+    /// Attaches the disk at `path` and offers it. Sleeps, but never for the repository: partitions appear later, see
+    /// [`scan`].
     pub(crate) fn attach(path: &CStr) -> Result<Arc<Self>, Refusal> {
         let disk = open(path)?;
         let store_queue = Queue::new(c"imgstream_journal").map_err(memory)?;
@@ -170,6 +174,7 @@ impl Device {
         let core = Arc::pin_init(Core::new(inner), GFP_KERNEL)?;
         let mode = mode_at_attach(superblock.state);
         let background = Background::new(core.clone(), queues.clone(), mode)?;
+        let scan = Scan::new(core.clone(), queues.clone())?;
         let mut name = KVec::new();
         name.extend_from_slice(base_name(path.to_bytes()), GFP_KERNEL)?;
         Arc::pin_init(
@@ -179,6 +184,7 @@ impl Device {
                 core,
                 store: store.clone(),
                 background,
+                scan,
                 disks <- new_mutex!(Disks { head: None, view: None }, "imgstream:disks"),
                 queues,
                 _store_queue: store_queue,
@@ -220,6 +226,12 @@ impl Device {
             read_only: false,
         };
         let head = BioDisk::add(Head::new(self.core.clone(), stream)?, config)?;
+        if let Some(device) = head.device() {
+            self.background.announce_on(device);
+        }
+        if let Some(scan) = head.partition_scan() {
+            self.scan.begin(scan);
+        }
         self.disks.lock().head = Some(head);
         Ok(())
     }
@@ -228,6 +240,11 @@ impl Device {
     pub(crate) fn with_disk<R>(&self, f: impl FnOnce(&kernel::device::Device) -> R) -> Option<R> {
         let disks = self.disks.lock();
         disks.head.as_ref().and_then(BioDisk::device).map(f)
+    }
+
+    /// Tells user space what state the migration is in.
+    pub(crate) fn announce(&self) {
+        self.background.announce();
     }
 
     /// Detaches, unless it is in use. Nothing is left behind: no I/O, no work, no connection.
@@ -252,6 +269,8 @@ impl Device {
         if let Some(source) = &self.core.source {
             source.stop();
         }
+        // What a scan waits for has ended.
+        self.scan.stop();
         self.core.units.wait_until_at_most(0);
         let Disks { head, view } = core::mem::replace(
             &mut *self.disks.lock(),
@@ -307,21 +326,23 @@ impl Device {
 
     /// Pauses the commit.
     pub(crate) fn pause(&self) -> Result<(), Refusal> {
-        self.switch(CommitMode::Running, CommitMode::Paused)
-    }
-
-    /// Goes on with a paused commit.
-    pub(crate) fn resume(&self) -> Result<(), Refusal> {
-        self.switch(CommitMode::Paused, CommitMode::Running)
-    }
-
-    fn switch(&self, from: CommitMode, to: CommitMode) -> Result<(), Refusal> {
-        self.background.change(|plan| {
-            if plan.commit != from && plan.commit != to {
-                return Err(Refusal::NotCommitting);
+        self.background.change(|plan| match plan.commit {
+            CommitMode::Running | CommitMode::Paused => {
+                plan.commit = CommitMode::Paused;
+                Ok(())
             }
-            plan.commit = to;
-            Ok(())
+            _ => Err(Refusal::NotCommitting),
+        })
+    }
+
+    /// Goes on with a commit that was paused, or that stopped because of an error.
+    pub(crate) fn resume(&self) -> Result<(), Refusal> {
+        self.background.change(|plan| match plan.commit {
+            CommitMode::Running | CommitMode::Paused | CommitMode::Stopped(_) => {
+                plan.commit = CommitMode::Running;
+                Ok(())
+            }
+            _ => Err(Refusal::NotCommitting),
         })
     }
 

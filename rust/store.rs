@@ -150,18 +150,30 @@ impl Store {
         Ok(KBox::new(*self.journal.lock().superblock(), GFP_KERNEL)?)
     }
 
+    /// The migration's state. Sleeps.
+    pub(crate) fn state(&self) -> State {
+        self.journal.lock().superblock().state
+    }
+
     /// Has everything that completed before this call made durable; then `flushed` gets the bio. Any context.
     pub(crate) fn flush(self: &Arc<Self>, bio: Bio) {
         self.waiters.lock().push(bio);
         let _ = self.queue.enqueue::<Arc<Self>, ROUND>(self.clone());
     }
 
-    /// Makes the copy counter durable, after all that completed before, then routes blocks below it home: rule 9.
+    /// Makes the copy counter durable, after all that completed before. Only then I/O may be routed by it: rule 9.
     /// Sleeps.
-    pub(crate) fn set_counter(&self, blocks: u64) -> Result {
-        self.round(Some(blocks))?;
-        self.tables.locator().raise_counter(blocks);
-        Ok(())
+    pub(crate) fn record_counter(&self, blocks: u64) -> Result {
+        self.round(Some(blocks))
+    }
+
+    /// Makes durable what the disk has written, and records nothing. A disk may say only once that it lost something, so
+    /// a failure ends all flushes: under the lock, so that none comes between and succeeds. Sleeps.
+    pub(crate) fn flush_disk(&self) -> Result {
+        let _noio = NoIo::enter();
+        let journal = self.journal.lock();
+        self.sound()?;
+        self.degrade_unless(journal.flush_disk(), "disk's cache")
     }
 
     /// Makes the state durable in both copies. `EINVAL` if the present state does not allow it. Sleeps.

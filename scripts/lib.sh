@@ -4,6 +4,8 @@
 
 set -euo pipefail
 
+# Where chroot and mount are, which a user's own path may lack.
+PATH=$PATH:/usr/sbin:/sbin
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 home=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
 cache=${IMGSTREAM_CACHE:-$home/.cache/imgstream}

@@ -11,7 +11,6 @@
 
 status=/sys/block/imgstream0/imgstream
 guestdisk=imgstream-guestdisk
-target=iqn.2026-11.test.imgstream:image
 # says WORDS COMMAND...: COMMAND fails and says WORDS.
 says() {
 	says_words=$1
@@ -26,28 +25,18 @@ all_files() {
 	for file in "$status"/*; do
 		one_line "$file" || return
 	done
-	[ "$(ls $status | wc -l)" = 28 ]
+	[ "$(ls $status | wc -l)" = 29 ]
 }
 not_writable() {
 	for file in "$status"/*; do
 		[ "$(stat -c %a "$file")" = 444 ] || return
 	done
 }
-attach() {
-	# It goes on to wait for partitions, and there are none.
-	imgstreamctl attach "$1" >/dev/null 2>&1 &
-	attaching=$!
-	eventually [ -e $status/source_view ]
-	kill $attaching
-}
-
 truncate -s 33562624 /tmp/image
 $guestdisk lun /tmp/image
-imgstream-testtarget /tmp/image --target-name $target >/tmp/served 2>&1 &
-served=$!
-eventually grep -q ' at ' /tmp/served
+serve /tmp/image
 
-plan 19
+plan 21
 refuse "a disk that is not there is refused" load disk=/dev/nothing
 refuse "a disk without a superblock is refused" load disk="$(disk empty)"
 refuse "and neither leaves the module" grep -q '^imgstream ' /proc/modules
@@ -55,17 +44,21 @@ check "without a disk the module loads" load
 check "the control device is root's" [ "$(stat -c %a /dev/imgstream-control)" = 600 ]
 check "detach without a disk is refused" says "no disk is attached" imgstreamctl detach
 check "attaching an empty disk is refused" says "superblock" imgstreamctl attach "$(disk empty)"
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal 127.0.0.1:3260 --target $target
-check "and attached" attach "$(disk disk)"
+check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$own_portal" --target "$own_target"
+check "and attached" imgstreamctl attach "$(disk disk)"
 check "a second one is not" says "attached already" imgstreamctl attach "$(disk disk)"
 check "every file says one thing" all_files
 check "and none can be written" not_writable
 equal "the state is streaming" streaming "$(cat $status/state)"
+ln -s "$(disk disk)" /tmp/link
+mknod /tmp/node b $((0x$(stat -c %t "$(disk disk)"))) $((0x$(stat -c %T "$(disk disk)")))
+check "nobody rolls back beside the module" says "it is attached; call rollback without a disk" imgstreamctl rollback /tmp/link --yes
+check "by whatever name" says "is in use" imgstreamctl rollback /tmp/node --yes
 check "a pause without a commit is refused" says "no commit" imgstreamctl pause
 refuse "a minimum rate above the maximum is refused" imgstreamctl fill on --min 2000 --max 1000
 check "rates are taken" imgstreamctl fill on --min 1000 --max 2000
 equal "and shown" "on 1000 2000" "$(cat $status/fill)"
 check "the module goes" unload
 refuse "and all files with it" ls /sys/block/imgstream0 /dev/imgstream-control
-kill $served
+stop_serving
 finish

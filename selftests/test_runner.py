@@ -9,6 +9,7 @@ from runner.config import Failed
 from runner.ktap import Report
 from runner.qemu import faults, is_early_int3
 from runner.test import Test, group, read_test
+from runner.volatile import SECTOR, Cache
 
 OURS = "[    4.5] imgstream: loading out-of-tree module taints kernel.\n"
 INT3 = "[    0.9] Oops: int3: 0000 [#1] SMP\n"
@@ -47,6 +48,29 @@ class Ktap(unittest.TestCase):
 
     def test_wrong_numbers_fail(self) -> None:
         self.assertEqual(report("1..2\nok 1 - a\nok 1 - a\n").failed, 1)
+
+
+class WriteCache(unittest.TestCase):
+    """The disk that forgets."""
+
+    def test_only_what_was_not_flushed_is_lost(self) -> None:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(bytes(100 * SECTOR))
+            file.flush()
+            cache = Cache(Path(file.name), "seed")
+            cache.write(0, b"a" * 40 * SECTOR, False)
+            cache.flush()
+            cache.write(0, b"b" * 20 * SECTOR, False)
+            cache.write(50 * SECTOR, b"c" * 10 * SECTOR, True)
+            self.assertEqual(cache.read(0, SECTOR), b"b" * SECTOR)
+            lost = cache.cut()
+            self.assertTrue(0 < lost < 20)
+            found = [cache.read(at * SECTOR, SECTOR)[:1] for at in range(100)]
+            self.assertEqual(found[:20].count(b"a"), lost)
+            self.assertEqual(set(found[:20]), {b"a", b"b"})
+            self.assertEqual(set(found[20:40]), {b"a"})
+            self.assertEqual(set(found[50:60]), {b"c"})
+            cache.file.close()
 
 
 class KernelLog(unittest.TestCase):
@@ -89,7 +113,7 @@ class Head(unittest.TestCase):
             "# needs-module: ext4 sd_mod\n# needs-time: 9\n\n# needs-own-boot: not in the head any more\n"
         )
         self.assertEqual((test.files[0].size_bytes, test.files[0].recipe), (4 << 20, ["stamp", "w"]))
-        self.assertEqual((test.disks, test.targets), ([("a", True)], ["a"]))
+        self.assertEqual((test.disks, test.targets), ([("a", ["ro"])], ["a"]))
         self.assertEqual((test.modules, test.patience_s, test.own_boot), (["ext4", "sd_mod"], 9, False))
 
     def test_mistakes_are_refused(self) -> None:

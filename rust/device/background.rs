@@ -11,6 +11,7 @@ use crate::{
             Queues,
             PIECE_BLOCKS, //
         },
+        rescue::Rescue,
         units::{
             want,
             Waiter, //
@@ -18,10 +19,12 @@ use crate::{
     },
     kapi::{
         noio::NoIo,
+        sysfs::announce_change,
         time::now_ms,
         workqueue::cancel_delayed_sync, //
     },
     source::{
+        Line,
         Priority,
         Source, //
     },
@@ -30,16 +33,22 @@ use core::sync::atomic::{
     AtomicBool,
     Ordering, //
 };
-use imgstream_engine::fill::{
-    is_independent,
-    Cursor,
-    Pace, //
+use imgstream_engine::{
+    fill::{
+        is_independent,
+        Cursor,
+        Pace, //
+    },
+    settle::Trouble,
 };
 use imgstream_proto::disk::State;
 use kernel::{
+    device::Device,
     new_mutex,
     prelude::*,
+    str::CString,
     sync::{
+        aref::ARef,
         Arc,
         Mutex, //
     },
@@ -90,6 +99,8 @@ pub(crate) enum CommitMode {
     Running,
     /// Was told to wait.
     Paused,
+    /// Cannot go on by itself.
+    Stopped(Trouble),
     /// Everything is home.
     Done,
 }
@@ -107,6 +118,8 @@ pub(super) struct Plan {
     guest_ios: u64,
     /// Set when a setting changed and the pace has to follow.
     fresh: bool,
+    /// What the commit could not read here.
+    rescue: Option<Arc<Rescue>>,
 }
 
 /// The worker.
@@ -116,6 +129,9 @@ pub(super) struct Background {
     queues: Arc<Queues>,
     #[pin]
     plan: Mutex<Plan>,
+    /// Whose events tell of changes.
+    #[pin]
+    disk: Mutex<Option<ARef<Device>>>,
     stop: AtomicBool,
     #[pin]
     work: DelayedWork<Background>,
@@ -143,12 +159,14 @@ impl Background {
             pace: rates.pace(),
             guest_ios: 0,
             fresh: true,
+            rescue: None,
         };
         Arc::pin_init(
             pin_init!(Self {
                 core,
                 queues,
                 plan <- new_mutex!(plan, "imgstream:background"),
+                disk <- new_mutex!(None, "imgstream:announced"),
                 stop: AtomicBool::new(false),
                 work <- new_delayed_work!("imgstream:background"),
             }),
@@ -167,6 +185,7 @@ impl Background {
     pub(super) fn stop(self: &Arc<Self>) {
         self.stop.store(true, Ordering::SeqCst);
         let _ = cancel_delayed_sync(self);
+        *self.disk.lock() = None;
     }
 
     /// Whether the device is being torn down.
@@ -260,16 +279,60 @@ impl Background {
         match mode {
             CommitMode::Running => Some(commit::step(self)),
             CommitMode::Paused => Some(IDLE_MS),
-            CommitMode::Done => None,
-            CommitMode::Idle if self.core.independent.load(Ordering::SeqCst) => None,
+            // Whoever wants it to go on kicks.
+            CommitMode::Stopped(_) => None,
+            CommitMode::Idle | CommitMode::Done if self.core.independent.load(Ordering::SeqCst) => {
+                None
+            }
             CommitMode::Idle => Some(self.fill()),
+            CommitMode::Done => Some(self.became_independent()),
         }
+    }
+
+    /// What the commit could not read here and has asked the repository for.
+    pub(super) fn rescue(&self) -> Option<Arc<Rescue>> {
+        self.look(|plan| plan.rescue.clone())
+    }
+
+    /// Keeps, or forgets, what was asked for.
+    pub(super) fn set_rescue(&self, rescue: Option<Arc<Rescue>>) {
+        self.plan.lock().rescue = rescue;
+    }
+
+    /// The commit cannot go on by itself; it stays where it is until it is told to.
+    pub(super) fn stopped(&self, trouble: Trouble) {
+        self.plan.lock().commit = CommitMode::Stopped(trouble);
+        let sentence = Line::of(trouble);
+        let sentence = sentence.as_str();
+        let hope = match self.core.may_change_state() {
+            true => "`imgstreamctl resume` tries again",
+            false => "the next start tries again",
+        };
+        pr_err!("the commit has stopped: {sentence}; {hope}\n");
+        self.announce();
     }
 
     /// Everything is home.
     pub(super) fn committed(&self) {
         self.plan.lock().commit = CommitMode::Done;
         self.became_independent();
+        self.announce();
+    }
+
+    /// From now on `disk` has events when the state changes.
+    pub(super) fn announce_on(&self, disk: &Device) {
+        *self.disk.lock() = Some(disk.into());
+    }
+
+    /// An event of the device that carries the state. A failure is of no consequence: who misses it can read the file.
+    pub(super) fn announce(&self) {
+        let Some(disk) = self.disk.lock().clone() else {
+            return;
+        };
+        let state = self.core.store.state().name();
+        if let Ok(variable) = CString::try_from_fmt(fmt!("IMGSTREAM_STATE={state}")) {
+            let _ = announce_change(&disk, &variable);
+        }
     }
 }
 

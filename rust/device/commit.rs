@@ -3,7 +3,10 @@
 //! Commit: moves the image home, batch by batch, by the steps of `imgstream_engine::settle`.
 //!
 //! What a batch lacks is fetched and stored first, as any fill: nothing is excluded while the network is waited for. Then
-//! the batch is excluded and drained, copied, flushed, recorded and routed.
+//! the batch is excluded and drained, copied, flushed, recorded and routed. If a slot cannot be read, the batch ends
+//! there; what `settle::remedy` allows to be fetched again is held at hand ([`Rescue`]) for the next attempt, which ends
+//! behind it. What nothing helps against stops the commit, and is said; it is tried again when somebody says so, or at
+//! the next attach.
 
 use crate::{
     device::{
@@ -14,6 +17,10 @@ use crate::{
             PIECE_BLOCKS, //
         },
         merge,
+        rescue::{
+            Rescue,
+            Rescued, //
+        },
         units::{
             want,
             Waiter, //
@@ -21,23 +28,31 @@ use crate::{
     },
     kapi::{
         bio::Op,
-        page::PageBuf, //
+        page::PageBuf,
+        time::Pacer, //
     },
     source::Priority,
 };
+use core::sync::atomic::Ordering;
 use imgstream_engine::{
     block::Run,
     fill::next_absent,
     settle::{
         batch,
         parts,
+        remedy,
         Batch,
         Part,
+        Remedy,
         Source,
-        Step, //
+        Step,
+        Trouble, //
     },
 };
-use imgstream_proto::disk::State;
+use imgstream_proto::disk::{
+    State,
+    BLOCK_LEN, //
+};
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -52,37 +67,96 @@ const FETCH_MS: u32 = 5;
 const ERROR_MS: u32 = 2000;
 /// Fetches for a batch at a time.
 const WINDOW: usize = 8;
+/// Blocks that are fetched again at a time: few, for they are held while a piece is moved, and the reserve of pages has
+/// room for both.
+const RESCUE_BLOCKS: u64 = 16;
+
+/// What is tried again is said once a minute at most.
+static RETRIES: Pacer = Pacer::new(60_000);
+
+/// Why a step did not end well.
+enum Halt {
+    /// For want of memory: soon there may be some.
+    Later(Error),
+    /// These blocks cannot be read here and have to be fetched again.
+    Fetch(Run),
+    /// Trying again would be of no use.
+    Stop(Trouble),
+}
+
+impl<E: Into<Error>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Later(error.into())
+    }
+}
 
 /// One batch, or a step towards it; when to come again.
 pub(super) fn step(background: &Background) -> u32 {
-    let core = &background.core;
-    let counter = core.tables.locator().counter();
-    let offset = core.tables.geometry().offset_blocks();
-    let Some(run) = batch(counter, counter, offset, core.tables.blocks(), BATCH_BLOCKS) else {
-        return finish(background);
-    };
-    if !core.may_change_state() || core.fetch_failed_lately() {
-        return ERROR_MS;
-    }
-    match bring(core, run) {
-        Ok(true) => {}
-        Ok(false) => return FETCH_MS,
-        Err(_) => return ERROR_MS,
-    }
-    if let Err(wait) = background.take(run.blocks) {
-        return wait;
-    }
-    match settle(core, run) {
-        Ok(()) => 0,
-        Err(error) => {
-            pr_err!(
-                "commit: blocks from {} on could not be moved home ({:?}); trying again\n",
-                run.start,
-                error
-            );
+    match try_step(background) {
+        Ok(wait) => wait,
+        Err(Halt::Later(error)) => {
+            say_again(|more| pr_err!("commit: {error:?}; trying again ({more} more before)\n"));
             ERROR_MS
         }
+        Err(Halt::Fetch(run)) => {
+            say_again(|more| {
+                pr_warn!(
+                    "commit: block {} cannot be read here and is fetched again ({more} more before)\n",
+                    run.start
+                );
+            });
+            // A fetch that cannot even begin is begun again after the next attempt.
+            background.set_rescue(Rescue::fetch(&background.core, run).ok());
+            FETCH_MS
+        }
+        Err(Halt::Stop(trouble)) => {
+            background.stopped(trouble);
+            0
+        }
     }
+}
+
+fn say_again(say: impl FnOnce(u64)) {
+    if let Some(more) = RETRIES.due() {
+        say(more);
+    }
+}
+
+fn try_step(background: &Background) -> Result<u32, Halt> {
+    let core = &background.core;
+    let rescue = background.rescue();
+    if rescue.as_ref().is_some_and(|rescue| rescue.is_waiting()) {
+        return Ok(FETCH_MS);
+    }
+    let rescued = rescue.and_then(|rescue| rescue.rescued());
+    let Some(run) = next_batch(core, rescued.as_ref()) else {
+        return finish(background);
+    };
+    if !core.may_change_state() {
+        return Err(Halt::Stop(Trouble::Unrecorded));
+    }
+    if core.fetch_failed_lately() {
+        return Ok(ERROR_MS);
+    }
+    if !bring(core, run)? {
+        return Ok(FETCH_MS);
+    }
+    if let Err(wait) = background.take(run.blocks) {
+        return Ok(wait);
+    }
+    settle(core, run, rescued.as_ref())?;
+    background.set_rescue(None);
+    Ok(0)
+}
+
+/// With blocks at hand that cannot be read here the batch ends behind them, so that each attempt gets further.
+fn next_batch(core: &Core, rescued: Option<&Rescued>) -> Option<Run> {
+    let counter = core.tables.locator().counter();
+    let offset = core.tables.geometry().offset_blocks();
+    let max = rescued.map_or(BATCH_BLOCKS, |rescued| {
+        rescued.run.end().saturating_sub(counter)
+    });
+    batch(counter, counter, offset, core.tables.blocks(), max)
 }
 
 /// Fetches what is absent in `run`; whether nothing is.
@@ -104,7 +178,7 @@ fn bring(core: &Arc<Core>, run: Run) -> Result<bool> {
 }
 
 /// Moves a batch home. If it fails before the counter is recorded, nothing has moved.
-fn settle(core: &Arc<Core>, run: Run) -> Result {
+fn settle(core: &Arc<Core>, run: Run, rescued: Option<&Rescued>) -> Result<(), Halt> {
     let buf = PageBuf::new(&core.pool, usize::try_from(PIECE_BLOCKS)?)?;
     let mut batch = Batch::new(run);
     let result = loop {
@@ -114,17 +188,23 @@ fn settle(core: &Arc<Core>, run: Run) -> Result {
                 core.drain();
                 Ok(())
             }
-            Step::WriteHome(run) => write_home(core, run, &buf),
-            Step::Flush => core.disk.flush(),
-            Step::Record(blocks) => core.store.set_counter(blocks),
+            Step::WriteHome(run) => write_home(core, run, &buf, rescued),
+            Step::Flush => core
+                .store
+                .flush_disk()
+                .map_err(|_| Halt::Stop(Trouble::Unflushed)),
+            Step::Record(blocks) => core
+                .store
+                .record_counter(blocks)
+                .map_err(|_| Halt::Stop(Trouble::Unrecorded)),
             Step::Route(blocks) => {
                 core.tables.locator().raise_counter(blocks);
                 Ok(())
             }
             Step::Release(_) | Step::Done => break Ok(()),
         };
-        if let Err(error) = done {
-            break Err(error);
+        if let Err(halt) = done {
+            break Err(halt);
         }
         batch.advance();
     };
@@ -133,50 +213,122 @@ fn settle(core: &Arc<Core>, run: Run) -> Result {
     result
 }
 
-fn write_home(core: &Arc<Core>, run: Run, buf: &PageBuf) -> Result {
+fn write_home(
+    core: &Arc<Core>,
+    run: Run,
+    buf: &PageBuf,
+    rescued: Option<&Rescued>,
+) -> Result<(), Halt> {
     // In an epoch of its own: `drain` was before, and states of excluded blocks stand still.
     let member = core.enter();
     let locator = core.tables.locator();
     for part in parts(&locator, run) {
         let mut at = part.run.start;
         while at < part.run.end() {
-            let piece = Run::from_to(at, part.run.end().min(at.saturating_add(PIECE_BLOCKS)));
-            move_piece(&member, &part, piece, buf)?;
+            let piece = piece(&part, at, rescued);
+            move_piece(&member, &part, piece, buf, rescued)?;
             at = piece.end();
         }
     }
     Ok(())
 }
 
-fn move_piece(member: &Member, part: &Part, piece: Run, buf: &PageBuf) -> Result {
-    let len = usize::try_from(piece.bytes())?;
+/// The next piece of a part: not too long, and with all of it rescued or nothing.
+fn piece(part: &Part, at: u64, rescued: Option<&Rescued>) -> Run {
+    let piece = Run::from_to(at, part.run.end().min(at.saturating_add(PIECE_BLOCKS)));
+    match rescued {
+        Some(rescued) if rescued.run.start > at => {
+            Run::from_to(at, piece.end().min(rescued.run.start))
+        }
+        Some(rescued) if rescued.run.contains(at) => piece.intersection(&rescued.run),
+        _ => piece,
+    }
+}
+
+fn move_piece(
+    member: &Member,
+    part: &Part,
+    piece: Run,
+    buf: &PageBuf,
+    rescued: Option<&Rescued>,
+) -> Result<(), Halt> {
     match part.source {
         Source::Skip => Ok(()),
-        Source::Zeroes => member.disk.write_zeroes(piece.start_bytes(), piece.bytes()),
+        Source::Zeroes => member
+            .disk
+            .write_zeroes(piece.start_bytes(), piece.bytes())
+            .map_err(|_| {
+                member.counters.errors_write.fetch_add(1, Ordering::Relaxed);
+                unwritable(piece.start)
+            }),
         // All was here before the batch was excluded, and nothing becomes absent.
-        Source::Fetch => Err(EAGAIN),
-        Source::Slot { disk_bytes } => {
+        Source::Fetch => Err(EAGAIN.into()),
+        Source::Slot { disk_bytes, state } => {
+            let at_hand = rescued.filter(|rescued| {
+                member.trust.may_fetch(state) && rescued.run.contains(piece.start)
+            });
+            if let Some(rescued) = at_hand {
+                // Still clean, and clean can be relied on: so this is what the slot says.
+                let offset = Run::from_to(rescued.run.start, piece.start).bytes() as usize;
+                let from = rescued.offset.saturating_add(offset);
+                return put_home(member, piece, &rescued.buf, from);
+            }
             let skip = Run::from_to(part.run.start, piece.start).bytes();
             let from = disk_bytes.checked_add(skip).ok_or(EINVAL)?;
-            merge::local(member, Op::Read, from, buf, 0, len)?;
-            merge::local(member, Op::Write, piece.start_bytes(), buf, 0, len)
+            transfer(member, Op::Read, from, piece, buf, 0).map_err(|block| {
+                let inside = Run::from_to(piece.start, block).bytes();
+                let at = from.saturating_add(inside);
+                let independent = member.independent.load(Ordering::SeqCst);
+                match remedy(member.trust, independent, state, block, at) {
+                    Remedy::Fetch => {
+                        let end = piece.end().min(block.saturating_add(RESCUE_BLOCKS));
+                        Halt::Fetch(Run::from_to(block, end))
+                    }
+                    Remedy::Stop(trouble) => Halt::Stop(trouble),
+                }
+            })?;
+            put_home(member, piece, buf, 0)
         }
     }
 }
 
-fn finish(background: &Background) -> u32 {
-    match background.core.store.set_state(State::Committed) {
-        Ok(()) => {
-            pr_info!("committed: every block is at home\n");
-            background.committed();
-            0
-        }
-        Err(error) => {
-            pr_err!(
-                "commit: the last state could not be recorded ({:?}); trying again\n",
-                error
-            );
-            ERROR_MS
-        }
+fn put_home(member: &Member, piece: Run, buf: &PageBuf, offset: usize) -> Result<(), Halt> {
+    transfer(member, Op::Write, piece.start_bytes(), piece, buf, offset).map_err(unwritable)
+}
+
+fn unwritable(block: u64) -> Halt {
+    Halt::Stop(Trouble::Unwritable { block })
+}
+
+/// Reads or writes the blocks of `run`, which stand at `disk_bytes`. If that fails they are done one by one, so that only
+/// the bad ones fail. `Err`: the first of these.
+fn transfer(
+    member: &Member,
+    op: Op,
+    disk_bytes: u64,
+    run: Run,
+    buf: &PageBuf,
+    offset: usize,
+) -> Result<(), u64> {
+    if merge::local(member, op, disk_bytes, buf, offset, run.bytes() as usize).is_ok() {
+        return Ok(());
     }
+    for block in run.start..run.end() {
+        let inside = Run::from_to(run.start, block).bytes();
+        let at = disk_bytes.saturating_add(inside);
+        let from = offset.saturating_add(inside as usize);
+        merge::local(member, op, at, buf, from, BLOCK_LEN).map_err(|_| block)?;
+    }
+    Ok(())
+}
+
+fn finish(background: &Background) -> Result<u32, Halt> {
+    background
+        .core
+        .store
+        .set_state(State::Committed)
+        .map_err(|_| Halt::Stop(Trouble::Unrecorded))?;
+    pr_info!("committed: every block is at home\n");
+    background.committed();
+    Ok(0)
 }

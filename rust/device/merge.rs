@@ -29,6 +29,7 @@ use crate::{
 use core::sync::atomic::Ordering;
 use imgstream_engine::{
     block::{
+        Base,
         BlockState,
         Run, //
     },
@@ -123,10 +124,11 @@ fn try_write_block(
             continue;
         }
         // Claimed first, looked at second. Present now: no claim is needed, and another look finds it.
-        let outcome = match member.tables.map().state(block) {
-            BlockState::Clean | BlockState::Dirty => None,
-            state => write_merged(&member, request, run, &page, state, image),
-        };
+        let (_, _, len) = common(request, run);
+        let state = member.tables.map().state(block);
+        let outcome = state
+            .base(u64::from(len) == BLOCK_BYTES)
+            .map(|base| write_merged(&member, request, run, &page, base, image));
         member.tables.claims().release(block);
         member.retry.wake();
         drop(member);
@@ -174,17 +176,15 @@ fn write_merged(
     request: &Request,
     run: Run,
     page: &PageBuf,
-    state: BlockState,
+    base: Base,
     image: Option<(&PageBuf, usize)>,
-) -> Option<Merged> {
-    let (_, _, len) = common(request, run);
-    let whole = u64::from(len) == BLOCK_BYTES;
-    if state == BlockState::Absent && !whole && image.is_none() {
-        return Some(Merged::NeedsImage);
+) -> Merged {
+    if base == Base::Image && image.is_none() {
+        return Merged::NeedsImage;
     }
     let write = || {
         match image {
-            Some((image, offset)) if state == BlockState::Absent => {
+            Some((image, offset)) if base == Base::Image => {
                 let mut sector = [0; SECTOR_BYTES as usize];
                 for at in (0..BLOCK_LEN).step_by(sector.len()) {
                     image.copy_to_slice(offset.saturating_add(at), &mut sector)?;
@@ -193,14 +193,14 @@ fn write_merged(
             }
             _ => page.fill_zero(0, BLOCK_LEN)?,
         }
-        payload(request, run, page)?;
+        let (_, len) = payload(request, run, page)?;
         let piece = member.locate(run.start, 1).ok_or(EINVAL)?;
         local(member, Op::Write, piece.disk_bytes, page, 0, BLOCK_LEN)?;
         // Only now, with the data written.
         member.tables.map().apply(run, Change::Written);
         Ok(len)
     };
-    Some(Merged::Written(write()))
+    Merged::Written(write())
 }
 
 /// Puts the request's bytes of one block to their place in `page`.

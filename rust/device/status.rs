@@ -25,7 +25,8 @@ use imgstream_engine::{
 use imgstream_proto::{
     abi::status::{
         Attribute,
-        Connection, //
+        Connection,
+        COMMIT_STOPPED, //
     },
     disk::BLOCK_BYTES,
 };
@@ -39,7 +40,7 @@ impl Device {
         let counters = &core.counters;
         let yes = |yes: bool| if yes { "yes" } else { "no" };
         match attribute {
-            Attribute::State => out.write_str(self.state()),
+            Attribute::State => out.write_str(self.store.state().name()),
             Attribute::Mode => out.write_str("repository"),
             Attribute::Uuid => uuid(&self.uuid, out),
             Attribute::Disk => out.write_str(core::str::from_utf8(&self.name).unwrap_or("?")),
@@ -56,7 +57,7 @@ impl Device {
             }
             Attribute::Independent => out.write_str(yes(core.independent.load(Ordering::Relaxed))),
             Attribute::Fill => self.show_fill(out),
-            Attribute::Commit => out.write_str(self.commit_word()),
+            Attribute::Commit => self.show_commit(out),
             Attribute::ErrorsRead => {
                 write!(out, "{}", counters.errors_read.load(Ordering::Relaxed))
             }
@@ -69,6 +70,10 @@ impl Device {
             }
             Attribute::Inflight => write!(out, "{}", core.units.len()),
             Attribute::SourceView => out.write_str(yes(self.disks.lock().view.is_some())),
+            Attribute::Partitions => out.write_str(match self.scan.done() {
+                true => "known",
+                false => "waiting",
+            }),
             Attribute::LastError => self.show_last_error(out),
             Attribute::FetchedBytes
             | Attribute::Portal
@@ -79,18 +84,13 @@ impl Device {
         }
     }
 
-    fn state(&self) -> &'static str {
-        self.store
-            .superblock()
-            .map_or("unknown", |superblock| superblock.state.name())
-    }
-
-    fn commit_word(&self) -> &'static str {
+    fn show_commit(&self, out: &mut impl Write) -> Result {
         match self.background.look(|plan| plan.commit) {
-            CommitMode::Idle => "idle",
-            CommitMode::Running => "running",
-            CommitMode::Paused => "paused",
-            CommitMode::Done => "done",
+            CommitMode::Idle => out.write_str("idle"),
+            CommitMode::Running => out.write_str("running"),
+            CommitMode::Paused => out.write_str("paused"),
+            CommitMode::Stopped(trouble) => write!(out, "{COMMIT_STOPPED}: {trouble}"),
+            CommitMode::Done => out.write_str("done"),
         }
     }
 
@@ -109,6 +109,9 @@ impl Device {
     fn show_last_error(&self, out: &mut impl Write) -> Result {
         if self.core.tables.health.get() != Health::Sound {
             return out.write_str("writing the control area failed");
+        }
+        if let CommitMode::Stopped(trouble) = self.background.look(|plan| plan.commit) {
+            return write!(out, "{trouble}");
         }
         if self.core.counters.errors_write.load(Ordering::Relaxed) != 0 {
             return out.write_str("a write to the disk failed");

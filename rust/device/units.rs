@@ -18,7 +18,11 @@ use crate::{
             LocalIo,
             Purpose, //
         },
-        merge, //
+        merge,
+        rescue::{
+            Rescue,
+            Rescued, //
+        },
     },
     kapi::{
         bio::Op,
@@ -45,11 +49,8 @@ use core::sync::atomic::{
     Ordering, //
 };
 use imgstream_engine::{
-    block::{
-        BlockState,
-        Run, //
-    },
-    locate::Place,
+    block::Run,
+    locate::Place, //
 };
 use kernel::{
     new_condvar,
@@ -76,6 +77,8 @@ pub(super) enum Waiter {
     Merge(Request),
     /// The fill or the commit: wants it stored, no more.
     Nobody,
+    /// The commit: wants it at hand.
+    Commit(Arc<Rescue>),
 }
 
 enum Phase {
@@ -261,6 +264,11 @@ impl Unit {
             (Waiter::Read(request) | Waiter::Merge(request), Err(error)) => {
                 request.fail(BlkStatus::from(error));
             }
+            (Waiter::Commit(rescue), result) => rescue.answer(result.map(|()| Rescued {
+                run: part,
+                buf: self.buf.clone(),
+                offset,
+            })),
             (Waiter::Nobody, _) => {}
         }
     }
@@ -290,19 +298,15 @@ impl Unit {
         }
     }
 
-    /// Claims blocks from the start of `run` on as long as they are free and absent. Claim first, look at the map second.
+    /// Claims what may be stored from the start of `run` on.
     fn claim(&self, run: Run) -> Run {
-        let claims = self.core.tables.claims();
-        let mut end = run.start;
-        while end < run.end() && claims.try_claim(end) {
-            if self.core.tables.map().state(end) != BlockState::Absent {
-                claims.release(end);
-                self.core.retry.wake();
-                break;
-            }
-            end = end.saturating_add(1);
+        let tables = &self.core.tables;
+        let taken = tables.claims().try_claim_absent(&tables.map(), run);
+        if taken.blocks < run.blocks {
+            // The block behind may have been claimed for a moment.
+            self.core.retry.wake();
         }
-        Run::from_to(run.start, end)
+        taken
     }
 
     fn write(self: &Arc<Self>, run: Run) -> Result {

@@ -90,6 +90,17 @@ struct device *imgstream_disk_to_dev(struct gendisk *disk)
 	return disk_to_dev(disk);
 }
 
+/* As nvme_partition_scan_work() does. Nothing happens to a disk that is gone. */
+void imgstream_disk_scan_partitions(struct device *dev)
+{
+	struct gendisk *disk = dev_to_disk(dev);
+
+	clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	mutex_lock(&disk->open_mutex);
+	bdev_disk_changed(disk, false);
+	mutex_unlock(&disk->open_mutex);
+}
+
 mempool_t *imgstream_page_pool_create(int pages)
 {
 	return mempool_create_page_pool(pages, 0);

@@ -33,6 +33,7 @@ use crate::kapi::{
 };
 use core::sync::atomic::Ordering;
 use imgstream_engine::session::{
+    Complaint,
     Event,
     ReadError,
     ReadId,
@@ -61,9 +62,6 @@ const NEXT_PORTAL_MS: u64 = 100;
 /// own network set-up takes the interface over, the reads of the root file system wait for this.
 const NO_NETWORK_MS: u64 = 1_000;
 
-/// While reads wait, the console says so this often.
-const COMPLAIN_MS: u64 = 60_000;
-
 /// Bytes that are asked for without anybody waiting: what a reader waits for at most before its own come, 20 ms of a
 /// gigabit network.
 const IDLE_BYTES: u64 = 2 << 20;
@@ -85,7 +83,7 @@ pub(super) struct Driver {
     closing: bool,
     /// When the connection was lost, or the start.
     down_since_ms: u64,
-    complain_at_ms: u64,
+    complaint: Complaint,
 }
 
 impl Driver {
@@ -101,7 +99,7 @@ impl Driver {
             active: [const { None }; MAX_READS],
             closing: false,
             down_since_ms: now,
-            complain_at_ms: now,
+            complaint: Complaint::new(now),
         };
         Ok(KBox::new(this, GFP_KERNEL)?)
     }
@@ -130,7 +128,7 @@ impl Driver {
             Transport::Up(_) => None,
             Transport::Closed => return None,
         };
-        let complaint = (self.session.stage() != Stage::Ready).then_some(self.complain_at_ms);
+        let complaint = (self.session.stage() != Stage::Ready).then_some(self.complaint.due_ms());
         [transport, complaint, self.session.deadline()]
             .into_iter()
             .flatten()
@@ -236,7 +234,7 @@ impl Driver {
             let counters = link.status().counters();
             counters.reconnects.fetch_add(1, Ordering::Relaxed);
             self.down_since_ms = now_ms();
-            self.complain_at_ms = now_ms();
+            self.complaint = Complaint::new(self.down_since_ms);
         }
         self.retry(link, reason, None);
     }
@@ -406,17 +404,14 @@ impl Driver {
             .counters()
             .demand_inflight
             .load(Ordering::Relaxed);
-        if self.closing || link.status().ready() || now < self.complain_at_ms {
+        if self.closing || link.status().ready() || now < self.complaint.due_ms() {
             return;
         }
         let snapshot = link.status().snapshot();
         let reason = snapshot.reason.as_str();
-        if reason.is_empty() {
-            // The first attempt is under way.
-            self.complain_at_ms = now.saturating_add(1_000);
+        if !self.complaint.take(now, !reason.is_empty()) {
             return;
         }
-        self.complain_at_ms = now.saturating_add(COMPLAIN_MS);
         let seconds = now.saturating_sub(self.down_since_ms) / 1000;
         if let Some(portal) = snapshot.portal {
             pr_warn!(

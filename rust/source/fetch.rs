@@ -22,18 +22,12 @@ pub(crate) trait FetchDone: Send + Sync {
 pub(crate) enum Priority {
     /// A reader.
     Demand = 0,
-    /// Nobody yet, but soon.
-    #[expect(
-        dead_code,
-        reason = "windows that grow on sequential access come later"
-    )]
-    Prefetch = 1,
-    /// Nobody: the background fill.
-    Background = 2,
+    /// Nobody: the background fill, the commit.
+    Background = 1,
 }
 
 /// Number of [`Priority`]s.
-pub(super) const PRIORITIES: usize = 3;
+pub(super) const PRIORITIES: usize = 2;
 
 /// One read of the image.
 pub(crate) struct Fetch {

@@ -93,6 +93,11 @@ impl Journal {
         })
     }
 
+    /// Flushes the disk, no more.
+    pub(super) fn flush_disk(&self) -> Result {
+        self.disk.flush()
+    }
+
     /// One flush round; `take_waiters` is called when those who wait then are covered.
     pub(super) fn round(
         &mut self,

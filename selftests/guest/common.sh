@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# shellcheck shell=sh disable=SC1090,SC2154
+# shellcheck shell=sh disable=SC1090,SC2034,SC2154
 # What tests share. A test starts with ". /tests/common.sh", then says "plan N", then N results, then "finish".
 
 # BOOT, PORTAL, TARGET_..., DISK_..., results of an earlier boot, and what the test's recipes left.
@@ -133,9 +133,32 @@ next_boot() {
 	sleep 60
 }
 
+# power_cut: the same, in the middle of whatever goes on: the machine is killed.
+power_cut() {
+	echo "#! power-cut $ktap_number $ktap_failed" >&3
+	sleep 60
+}
+
 # eventually COMMAND...: waits until COMMAND passes; a test that would wait for ever is ended by the runner.
 eventually() {
 	until "$@"; do
 		sleep 0.1
 	done
+}
+
+# serve FILE [OPTION...]: a target inside of the machine that shows FILE as LUN 1 of $own_target.
+own_portal=127.0.0.1:3260
+own_target=iqn.2026-11.test.imgstream:image
+serve() {
+	# What an earlier one said does not count.
+	rm -f /tmp/served
+	imgstream-testtarget "$@" --target-name $own_target >/tmp/served 2>&1 &
+	served=$!
+	eventually grep -qs ' at ' /tmp/served
+}
+
+# It is gone, and its port is free again.
+stop_serving() {
+	kill -9 "$served"
+	wait "$served" 2>/dev/null
 }

@@ -13,6 +13,7 @@ from .ktap import Report
 from .qemu import Disk, Guest, Machine, TimedOut, faults, is_early_int3
 from .target import Target, target_name
 from .test import Test
+from .volatile import Volatile
 
 BASE_MODULES = ["virtio_pci", "virtio_blk", "virtio_net"]
 BOOT_PATIENCE_S = 300
@@ -43,6 +44,7 @@ class Group:
         self.target: Target | None = None
         self.early_deaths = 0
         self.again: str | None = None
+        self.volatile: list[Volatile] = []
 
     def run(self) -> dict[str, Outcome]:
         """Boots until every test has had its turn."""
@@ -81,6 +83,11 @@ class Group:
             except TimedOut as error:
                 current = error.args[0] if error.args else None
                 complaint = "no word for too long"
+        for volatile in self.volatile:
+            lost = volatile.cut()
+            if self.verbose:
+                say(f"{lost} sectors that were not flushed are lost")
+        self.volatile.clear()
         log = guest.log()
         if not any(self.outcomes[name].begun for name in names) or current:
             if is_early_int3(log) and self.early_deaths < EARLY_DEATHS_ALLOWED:
@@ -122,10 +129,13 @@ class Group:
                 current = None
             elif word == "host":
                 guest.answer(self._host(rest))
-            elif word == "next-boot" and current:
+            elif word in ("next-boot", "power-cut") and current:
                 outcome = self.outcomes[current]
                 outcome.boot, outcome.results, self.again = outcome.boot + 1, (rest[0], rest[1]), current
-                guest.answer("ok")
+                if word == "power-cut":
+                    guest.cut()
+                else:
+                    guest.answer("ok")
 
     def _heard(self, current: str | None, line: str) -> None:
         if self.verbose:
@@ -187,9 +197,15 @@ class Group:
         if self.target:
             lines.append(f"PORTAL=10.0.2.2:{self.target.port}")
             lines += [f"TARGET_{name}={target_name(test, name)}" for name in test.targets]
-        for name, read_only in test.disks:
+        for name, kinds in test.disks:
             serial = f"d{len(machine.disks)}"
-            machine.disks.append(Disk(test.directory() / name, serial, read_only))
+            file: Path | str = test.directory() / name
+            if "volatile" in kinds:
+                volatile = Volatile(test.directory() / name, machine.directory, f"{test.name} {outcome.boot}")
+                self.volatile.append(volatile)
+                file = volatile.url
+            block_bytes = 4096 if "4k" in kinds else 512
+            machine.disks.append(Disk(file, serial, "ro" in kinds, block_bytes))
             lines.append(f"DISK_{name}={serial}")
         return "".join(f"{line}\n" for line in lines)
 

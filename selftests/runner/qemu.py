@@ -31,11 +31,12 @@ class TimedOut(Exception):
 
 @dataclass
 class Disk:
-    """A virtio disk: its file, the serial number by which the guest knows it."""
+    """A virtio disk: its file (or what else QEMU opens), the serial number by which the guest knows it."""
 
-    file: Path
+    file: Path | str
     serial: str
     read_only: bool = False
+    block_bytes: int = 512
 
 
 @dataclass
@@ -63,7 +64,8 @@ class Machine:
         for number, disk in enumerate(self.disks):
             read_only = "on" if disk.read_only else "off"
             words += ["-drive", f"file={disk.file},if=none,id=d{number},format=raw,discard=unmap,read-only={read_only}"]
-            words += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.serial}"]
+            sizes = f"logical_block_size={disk.block_bytes},physical_block_size={disk.block_bytes}"
+            words += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.serial},{sizes}"]
         return words
 
 
@@ -103,6 +105,10 @@ class Guest:
         self.process.kill()
         self.process.wait()
         self.socket.close()
+
+    def cut(self) -> None:
+        """Ends it as a power cut would: in the middle of whatever it does."""
+        self.process.kill()
 
     def answer(self, text: str) -> None:
         """Says a line to the guest."""

@@ -2,7 +2,7 @@
 """A test: a shell script whose first comments say what it needs.
 
     # needs-file: NAME SIZE [RECIPE [ARGUMENT...]]   a file made on the host, by selftests/recipes/RECIPE if given
-    # needs-disk: NAME [ro]                          that file as a virtio disk; `disk NAME` is its device
+    # needs-disk: NAME [ro] [4k] [volatile]          that file as a virtio disk; `disk NAME` is its device
     # needs-target: NAME                             that file as an iSCSI LUN; `target_name NAME` is its target
     # needs-module: NAME...                          kernel modules
     # needs-program: NAME...                         programs of the build root; of the tools when with tools/ before it
@@ -20,6 +20,8 @@ from pathlib import Path
 from .config import BUILD, SELFTESTS, Failed
 
 NEED = re.compile(r"^# needs-([a-z-]+):\s*(.*)$")
+# Read-only; with logical blocks of 4 KiB; with a write cache that is lost when the machine ends.
+DISK_KINDS = {"ro", "4k", "volatile"}
 SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -44,7 +46,7 @@ class Test:
 
     path: Path
     files: list[File] = field(default_factory=list)
-    disks: list[tuple[str, bool]] = field(default_factory=list)
+    disks: list[tuple[str, list[str]]] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
@@ -92,7 +94,9 @@ class Test:
             case "file":
                 self.files.append(File(words[0], size_bytes(words[1]), words[2:]))
             case "disk":
-                self.disks.append((words[0], "ro" in words[1:]))
+                if unknown := set(words[1:]) - DISK_KINDS:
+                    raise Failed(f"{self.path.name}: unknown kind of disk: {' '.join(unknown)}")
+                self.disks.append((words[0], words[1:]))
             case "target":
                 self.targets.append(words[0])
             case "module":

@@ -35,6 +35,30 @@ impl BlockState {
     }
 }
 
+/// What a write to a part of a block without data here is merged with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: it is a whole block.
+    Nothing,
+    /// Zeroes. What stands in the slot is old.
+    Zeroes,
+    /// The image's block, which has to be fetched.
+    Image,
+}
+
+impl BlockState {
+    /// Rule 8: what a write to a block in this state is merged with, `whole` or not. `None`: the block has data here,
+    /// and the write just goes to it.
+    pub const fn base(self, whole: bool) -> Option<Base> {
+        match self {
+            BlockState::Clean | BlockState::Dirty => None,
+            _ if whole => Some(Base::Nothing),
+            BlockState::Absent => Some(Base::Image),
+            BlockState::Zero => Some(Base::Zeroes),
+        }
+    }
+}
+
 /// Blocks `[start, start + blocks)` of the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Run {

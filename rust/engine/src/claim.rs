@@ -14,7 +14,8 @@
 //! Claim first, look at the map second: the other way round a write could complete in between and be overwritten.
 
 use crate::bits::Bits;
-use crate::block::Run;
+use crate::block::{BlockState, Run};
+use crate::map::Map;
 
 /// A view of the claims.
 #[derive(Clone, Copy)]
@@ -66,6 +67,20 @@ impl<'a> Claims<'a> {
             self.release_run(Run::new(run.start, got));
         }
         got == run.blocks
+    }
+
+    /// What a fill may store of `run`, whose bytes have arrived: blocks from its start on are claimed as long as they are
+    /// free and absent. Rule 4: what was claimed or is here meanwhile is newer.
+    pub fn try_claim_absent(&self, map: &Map<'_>, run: Run) -> Run {
+        let mut end = run.start;
+        while end < run.end() && self.try_claim(end) {
+            if map.state(end) != BlockState::Absent {
+                self.release(end);
+                break;
+            }
+            end = end.saturating_add(1);
+        }
+        Run::from_to(run.start, end)
     }
 
     /// Whether somebody has claimed the block.

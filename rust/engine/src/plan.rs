@@ -190,6 +190,22 @@ fn layout(control_start: u64, demand: &Demand) -> Option<(Places, u64)> {
     Some((places, end.checked_sub(control_start)?))
 }
 
+/// At most so many bytes lie between the start of a control area and the end of the disk that it was planned for, if
+/// that disk is not larger than this.
+pub fn reach_bytes(disk_bytes: u64) -> u64 {
+    let parts = [
+        SUPERBLOCK_BYTES,
+        BootList::bytes(imgstream_proto::disk::boot_list::ENTRIES_MAX),
+        map_bytes(disk_bytes / BLOCK_BYTES),
+        JOURNAL_BYTES,
+        SETTINGS_BYTES,
+    ];
+    let rounding = SCAN_GRID_BYTES + TAIL_BYTES + BLOCK_BYTES;
+    parts.iter().fold(rounding, |sum, part| {
+        sum.saturating_add(part.saturating_mul(2))
+    })
+}
+
 /// Plans the disk; the source keeps as much as possible.
 pub fn plan(demand: &Demand) -> Result<Plan, Refusal> {
     check_demand(demand)?;

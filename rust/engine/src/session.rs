@@ -21,6 +21,7 @@
 //! Nothing that was received is valid before [`Event::ReadDone`] says so.
 
 mod backoff;
+mod complaint;
 mod config;
 mod full;
 mod identify;
@@ -40,6 +41,7 @@ use imgstream_proto::iscsi::inquiry::Capacity;
 use imgstream_proto::iscsi::sense::key;
 use imgstream_proto::iscsi::sna::Sna;
 
+pub use complaint::Complaint;
 pub use config::{
     Canary, Config, ConfigError, Facts, Identity, Name, Timing, BLOCK_BYTES, MAX_CANARIES,
     MAX_READS, MAX_READ_BYTES,

@@ -22,9 +22,15 @@
 //! the slots of blocks below `end - offset`; these must be home for good, that is `end <= durable counter + offset`. With
 //! one batch at a time that is `n <= offset`; [`batch`] holds it for pipelined ones too. The batch's own slots begin at
 //! home location `c + offset >= c + n`, so redoing it after a cut reads what it read the first time.
+//!
+//! A slot that cannot be read ends its batch; [`remedy`] says what then. Nothing has moved, so guest I/O goes on as
+//! before, and what is fetched again is waited for with nothing excluded.
+
+use core::fmt;
 
 use crate::block::{BlockState, Run};
 use crate::locate::{Locator, Place};
+use crate::trust::Trust;
 
 /// Rule 8 in one place: where the bytes for the home location of a block come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub enum Source {
     Slot {
         /// The first byte.
         disk_bytes: u64,
+        /// Clean or dirty.
+        state: BlockState,
     },
 }
 
@@ -78,6 +86,7 @@ pub fn parts<'a>(locator: &'a Locator<'a>, run: Run) -> impl Iterator<Item = Par
             (Place::Absent, _) => Source::Fetch,
             (Place::Slot, BlockState::Clean | BlockState::Dirty) => Source::Slot {
                 disk_bytes: piece.disk_bytes,
+                state: piece.state,
             },
             // The locator names a slot for no other state.
             (Place::Slot, _) => return None,
@@ -86,6 +95,69 @@ pub fn parts<'a>(locator: &'a Locator<'a>, run: Run) -> impl Iterator<Item = Par
         at = part.end();
         Some(Part { run: part, source })
     })
+}
+
+/// Why a commit cannot go on by itself. Nothing is lost by it: blocks from the copy counter on are where they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// A slot cannot be read, and there is no other copy of what it holds.
+    Unreadable {
+        /// The block.
+        block: u64,
+        /// Its slot.
+        disk_bytes: u64,
+    },
+    /// A home location cannot be written.
+    Unwritable {
+        /// The block.
+        block: u64,
+    },
+    /// The disk cannot be flushed.
+    Unflushed,
+    /// The control area cannot be written: rule 10.
+    Unrecorded,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { block, disk_bytes } => write!(
+                f,
+                "block {block} cannot be read where it is, at byte {disk_bytes} of the disk"
+            ),
+            Self::Unwritable { block } => write!(
+                f,
+                "block {block} cannot be written to its place, byte {} of the disk",
+                Run::new(*block, 1).start_bytes()
+            ),
+            Self::Unflushed => f.write_str("the disk cannot be flushed"),
+            Self::Unrecorded => f.write_str("the control area cannot be written"),
+        }
+    }
+}
+
+/// What to do about a slot that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Fetch the blocks from the image, then begin the batch again with them at hand.
+    Fetch,
+    /// Stop: only a person can help.
+    Stop(Trouble),
+}
+
+/// What to do about a slot that cannot be read: the rules for readers, [`Trust::may_fetch`], hold for a commit, too.
+/// `independent`: the image is never asked again.
+pub fn remedy(
+    trust: Trust,
+    independent: bool,
+    state: BlockState,
+    block: u64,
+    disk_bytes: u64,
+) -> Remedy {
+    if trust.may_fetch(state) && !independent {
+        return Remedy::Fetch;
+    }
+    Remedy::Stop(Trouble::Unreadable { block, disk_bytes })
 }
 
 /// What to do next.

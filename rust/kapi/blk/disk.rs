@@ -29,6 +29,7 @@ use kernel::{
     prelude::*,
     str::CStr,
     sync::{
+        aref::ARef,
         Arc,
         ArcBorrow, //
     },
@@ -37,7 +38,7 @@ use kernel::{
 /// What kind of disk is added.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visibility {
-    /// With partitions scanned.
+    /// With partitions, which nobody looks for before [`PartitionScan::run`].
     Partitioned,
     /// Without a partition scan.
     Whole,
@@ -95,6 +96,9 @@ impl Added {
             }
             (*raw).fops = &fops.0;
             (*raw).private_data = private;
+            if config.visibility == Visibility::Partitioned {
+                (*raw).state |= 1 << bindings::GD_SUPPRESS_PART_SCAN;
+            }
             (*raw).flags |= match config.visibility {
                 Visibility::Partitioned => 0,
                 Visibility::Whole => bindings::GENHD_FL_NO_PART as i32,
@@ -143,6 +147,21 @@ impl Drop for Added {
     }
 }
 
+/// Looks for partitions of a disk, at a time of our choosing: the scan reads through the disk, holds up who opens it
+/// meanwhile, and does not end before its reads do.
+pub(crate) struct PartitionScan(ARef<Device>);
+
+impl PartitionScan {
+    /// Scans. Process context; sleeps. Does nothing if the disk is gone.
+    pub(crate) fn run(&self) {
+        let device: *const Device = &*self.0;
+        let raw = device.cast::<bindings::device>().cast_mut();
+        // SAFETY: `Device` is a transparent wrapper of `struct device`, and this one is a disk's, which the reference keeps
+        // allocated. It may be deleted meanwhile.
+        unsafe { bindings::imgstream_disk_scan_partitions(raw) };
+    }
+}
+
 /// A static `block_device_operations`.
 #[repr(transparent)]
 pub(super) struct Fops(pub(super) bindings::block_device_operations);
@@ -177,7 +196,7 @@ impl<T: BioDriver> BioDisk<T> {
         ..pin_init::zeroed()
     });
 
-    /// Makes and adds the disk. I/O, a partition scan for one, may come before this returns.
+    /// Makes and adds the disk. I/O may come before this returns.
     pub(crate) fn add(driver: Arc<T>, mut config: Config) -> Result<Self> {
         let class = kernel::static_lock_class!().as_ptr();
         // SAFETY: The limits are ours; the lock class is static.
@@ -201,6 +220,11 @@ impl<T: BioDriver> BioDisk<T> {
     /// How many have it open.
     pub(crate) fn openers(&self) -> u32 {
         self.added.as_ref().map_or(0, Added::openers)
+    }
+
+    /// What finds the partitions.
+    pub(crate) fn partition_scan(&self) -> Option<PartitionScan> {
+        self.device().map(|device| PartitionScan(device.into()))
     }
 
     /// The device of the disk, for sysfs files and events.

@@ -31,9 +31,6 @@ LEAVE_OUT_TARGET = LEAVE_OUT_SOURCE + REMOVED + (
     "/boot/initrd.img-",  # made again without imgstream when it left the boot path
 )
 
-STATIC = ("'auto lo' 'iface lo inet loopback' 'auto ens3' 'iface ens3 inet static'"
-          " 'address 10.0.2.77/24' 'gateway 10.0.2.2' 'dns-nameservers 10.0.2.3'")
-
 SAID = re.compile(r"imgstream: (?:\[ *[\d.]+ s\] )?(.*)")
 NOISE = re.compile(r"taints? kernel|module verification|loading out-of-tree| of [\d.]+ [KMGT]iB|MiB/s|move to another image'")
 
@@ -70,15 +67,20 @@ class Job:
     # --- power ----------------------------------------------------------------------------------
 
     def power_on(self, hostname, network=True, seconds=300):
-        """Boots whatever is on the disk and waits for its login prompt."""
-        began = self.time.now()
+        """Boots whatever is on the disk and waits for its login prompt; gives the seconds that took."""
+        began = self.switch_on(network)
+        return self.await_login(hostname, seconds) - began
+
+    def switch_on(self, network=True):
         self.machine = vm.Vm(self.disk, self.work, self.pair.memory_mib, network, self.name)
         self.machine.console.on_line = self._tell
-        self.say("machine", "power on" + ("" if network else ", no network card"))
+        return self.say("machine", "power on" + ("" if network else ", no network card"))
+
+    def await_login(self, hostname, seconds=300):
         self.machine.login(hostname, seconds)
-        took = self.say(hostname, "login prompt") - began
+        at = self.say(hostname, "login prompt")
         self.machine.open_shell(hostname)
-        return took
+        return at
 
     def _tell(self, line):
         """What imgstream says on the console belongs to the story."""
@@ -90,6 +92,11 @@ class Job:
         self.machine.power_off()
         self.say("machine", "power off")
 
+    def cut_power(self):
+        """The machine is off at once, whatever it was doing."""
+        self.machine.kill()
+        self.say("machine", "the power is cut")
+
     # --- migrate --------------------------------------------------------------------------------
 
     def start_source(self):
@@ -99,22 +106,18 @@ class Job:
             shelf.carry_to(self.machine, "/usr/local/sbin/imgstreamctl", "0755")
         self.say(source, "imgstreamctl copied to /usr/local/sbin")
 
-    def static_address(self):
-        """The source gets a fixed address instead of one by DHCP."""
-        self.machine.command("ifdown ens3")
-        self.machine.command(f"printf '%s\\n' {STATIC} > /etc/network/interfaces")
-        _, said = self.machine.command("ifup ens3; ip -br addr show ens3")
-        check.expect("10.0.2.77/24" in said, f"no static address: {said}")
-        self.say(self.pair.source_system.hostname, "ens3 has the static address 10.0.2.77/24")
+    def migrate_words(self, *options):
+        """The command as a person types it."""
+        repository = self.repository
+        return " ".join(["imgstreamctl", "migrate", "--portal", repository.portal, "--target", repository.iqn,
+                         "--yes", *options])
 
     def begin_migrate(self, *options):
         """Types the one command; the machine reboots by itself."""
-        source, repository = self.pair.source_system.hostname, self.repository
-        words = ["imgstreamctl", "migrate", "--portal", repository.portal, "--target", repository.iqn,
-                 "--yes", *options]
-        self.began = self.say(source, "$ " + " ".join(words))
+        words = self.migrate_words(*options)
+        self.began = self.say(self.pair.source_system.hostname, "$ " + words)
         self.mark = self.machine.console.mark()
-        self.machine.port.type(" ".join(words) + "; echo \"migrate-ended:$?\"\n")
+        self.machine.port.type(words + "; echo \"migrate-ended:$?\"\n")
         self.machine.refuse(r"migrate-ended:[1-9]")
 
     def await_target(self, seconds=600):
@@ -135,7 +138,18 @@ class Job:
     def root_is_imgstream(self):
         _, root = self.machine.command("findmnt -no SOURCE /")
         check.expect(root.startswith("/dev/imgstream0"), f"root is {root}")
-        self.say(self.pair.target_system.hostname, f"root is {root}")
+        check.raw_partitions_hidden(self.machine)
+        self.say(self.pair.target_system.hostname, f"root is {root}, the raw partitions are hidden")
+
+    def watch_and_fill(self):
+        """The commands that look on and that set the background fill, which is slow from then on."""
+        for words, expected in (("on", "on 0 0"), ("off", "off 0 0"), ("on --min 64 --max 512", "on 64 512")):
+            self.machine.command("imgstreamctl fill " + words)
+            check.expect(self.status()["fill"] == expected, f"fill {words}: {self.status()['fill']}")
+        self.machine.command("timeout 5 imgstreamctl watch --json > /run/watched", check=False)
+        _, said = self.machine.command("cat /run/watched")
+        seen = [json.loads(line) for line in said.splitlines()]
+        check.expect(seen and all(line["state"] == "streaming" for line in seen), f"watch said:\n{said}")
 
     def work_while_streaming(self):
         """A package is installed and files are written with fsync while blocks are still absent."""

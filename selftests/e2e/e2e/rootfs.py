@@ -56,6 +56,7 @@ EOF
 }}
 entry 'Debian, commit from the initramfs' x 'imgstream.commit=now imgstream.after=poweroff'
 entry 'Debian, power off after a roll back' p 'imgstream.after=poweroff'
+entry 'Debian, the module cannot be loaded' n 'module_blacklist=imgstream'
 """
 
 

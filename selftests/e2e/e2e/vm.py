@@ -116,6 +116,14 @@ class Vm:
             raise Failed(f"in the VM: {text}: exit code {code}\n{output}")
         return code, output
 
+    def cable(self, plugged):
+        """Puts the network card's cable in, or takes it out."""
+        self.qmp.ask("set_link", name="net0", up=plugged)
+
+    def reset(self):
+        """The reset button."""
+        self.qmp.ask("system_reset")
+
     def await_off(self, seconds=120):
         """Waits until the computer has switched itself off."""
         try:

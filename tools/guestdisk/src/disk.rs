@@ -10,10 +10,11 @@ use std::path::Path;
 
 use anyhow::{anyhow, Context, Result};
 use crc32c::crc32c;
-use imgstream_engine::pair::locations;
+use imgstream_engine::pair::{locations, scan};
 use imgstream_engine::plan::{plan, Demand, Plan};
 use imgstream_engine::session::Facts;
 use imgstream_proto::disk::boot_list::BootList;
+use imgstream_proto::disk::header::CRC_FROM;
 use imgstream_proto::disk::segment::{segments, Segment, SEGMENT_LEN};
 use imgstream_proto::disk::superblock::{
     Checkpoint, ImageIdentity, Origin, Portal, SUPERBLOCK_LEN,
@@ -28,6 +29,8 @@ use crate::stamp;
 
 /// Bytes of a LUN behind the image: a block that stands for the manifest, and the trailer.
 const TAIL_BYTES: u64 = 2 * BLOCK_BYTES;
+/// Where the words of a header's incompatible features stand, see Documentation/imgstream-format.rst.
+const INCOMPAT_AT: usize = 24;
 /// The migration's UUID.
 const UUID: [u8; 16] = *b"imgstream testdk";
 
@@ -102,6 +105,33 @@ pub(crate) fn lay_out(
     Ok(())
 }
 
+/// The superblock of a disk: the first valid copy.
+pub(crate) fn superblock_of(disk: &mut File) -> Result<Superblock> {
+    let mut bytes = [0; SUPERBLOCK_LEN];
+    for at in scan(size_bytes(disk)?) {
+        disk.read_exact_at(&mut bytes, at)?;
+        if let Ok(superblock) = Superblock::decode(at, &bytes, crc32c) {
+            return Ok(superblock);
+        }
+    }
+    Err(anyhow!("no superblock"))
+}
+
+/// Sets an unknown bit among the features without which nothing may be read.
+pub(crate) fn newer(path: &Path) -> Result<()> {
+    let mut disk = OpenOptions::new().read(true).write(true).open(path)?;
+    let superblock = superblock_of(&mut disk)?;
+    let mut bytes = [0; SUPERBLOCK_LEN];
+    for at in locations(&superblock).ok_or_else(|| anyhow!("no place for the superblock"))? {
+        disk.read_exact_at(&mut bytes, at)?;
+        bytes[INCOMPAT_AT + 3] |= 0x80;
+        let crc = crc32c(&bytes[CRC_FROM..]);
+        bytes[CRC_FROM - 4..CRC_FROM].copy_from_slice(&crc.to_le_bytes());
+        disk.write_all_at(&bytes, at)?;
+    }
+    Ok(disk.sync_all()?)
+}
+
 fn planned(disk_bytes: u64, image_bytes: u64, boot_blocks: u32) -> Result<Plan> {
     let demand = Demand {
         disk_bytes,
@@ -170,6 +200,7 @@ fn superblock(plan: &Plan, portal: SocketAddr, target: &str, facts: &Facts) -> R
         cursor: 0,
         suspect: false,
         source_hash: [0; 32],
+        boot_blocks_crc32c: 0,
         copy_counter_blocks: 0,
     })
 }

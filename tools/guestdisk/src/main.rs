@@ -11,6 +11,7 @@
 mod direct;
 mod disk;
 mod exercise;
+mod network;
 mod probe;
 mod stamp;
 
@@ -50,6 +51,19 @@ enum Command {
         /// Number of boot blocks from block 0 on.
         #[arg(long, default_value_t = 16)]
         boot_blocks: u32,
+    },
+    /// Has both superblocks of DISK demand something that nobody knows yet.
+    Newer {
+        /// The disk.
+        disk: PathBuf,
+    },
+    /// Has the settings of DISK describe a network.
+    Network {
+        /// The disk.
+        disk: PathBuf,
+        /// The network.
+        #[command(flatten)]
+        network: network::Args,
     },
     /// Checks that blocks [START, START + BLOCKS) of DEVICE say WORD and their numbers; "zero" means zeroes.
     Verify {
@@ -131,6 +145,8 @@ fn main() -> Result<()> {
             let facts = probe::probe(portal, &target)?;
             disk::lay_out(&disk, portal, &target, &facts, boot_blocks)
         }
+        Command::Newer { disk } => disk::newer(&disk),
+        Command::Network { disk, network } => network::write(&disk, &network),
         Command::Verify {
             device,
             word,

@@ -34,9 +34,15 @@ pub enum Error {
     /// The disk failed.
     #[error("the disk failed: {0}")]
     Disk(#[from] io::Error),
+    /// The source's file system must not be mounted.
+    #[error("resize2fs was cut and what it left cannot be repaired: {0}")]
+    HalfShrunk(Box<Error>),
     /// Anything else, in a sentence.
     #[error("{0}")]
     Other(String),
+    /// Several of these; the first decides how the command ends.
+    #[error("{}", sentences(.0))]
+    Several(Vec<Error>),
     /// The image's initramfs could not be read.
     #[error(transparent)]
     Initramfs(#[from] initramfs::Error),
@@ -49,7 +55,18 @@ impl Error {
             Error::Refused(refusal) => refusal.exit(),
             Error::Program(error) => error.exit(),
             Error::Initramfs(_) => Exit::BootSetup,
-            Error::Io { .. } | Error::Disk(_) | Error::Other(_) => Exit::Failure,
+            Error::Several(all) => all.first().map_or(Exit::Failure, Error::exit),
+            Error::Io { .. } | Error::Disk(_) | Error::HalfShrunk(_) | Error::Other(_) => {
+                Exit::Failure
+            }
+        }
+    }
+
+    /// Each of several, or the one that it is.
+    pub fn each(&self) -> &[Error] {
+        match self {
+            Error::Several(all) => all,
+            one => std::slice::from_ref(one),
         }
     }
 
@@ -61,4 +78,9 @@ impl Error {
             source,
         }
     }
+}
+
+fn sentences(all: &[Error]) -> String {
+    let all: Vec<String> = all.iter().map(Error::to_string).collect();
+    all.join("; ")
 }

@@ -3,9 +3,13 @@
 //! `committed`; what is left is to make the disk look like any other: backup
 //! GPT at the disk's end, no control area. Every step can be done again; the
 //! superblocks go last, because they are what says that there is work left.
+//!
+//! Until then every start finds `committed` and leaves the disk alone, so a
+//! cut at any place costs nothing: imgstream-finish.service goes on.
+
+mod wait;
 
 use std::path::Path;
-use std::time::Duration;
 
 use imgstream_proto::abi::DISK_NAME;
 use imgstream_proto::disk::superblock::Superblock;
@@ -14,61 +18,67 @@ use imgstream_proto::disk::{State, BLOCK_BYTES, BLOCK_LEN};
 use crate::device::control::{Control, Rates};
 use crate::device::status::{bytes, Status};
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::medium::{DiskMedium, Medium};
 use crate::ondisk::{self, pair};
 use crate::refusal::Refusal;
 use crate::stage::{attach, Report};
 use crate::sys;
 use crate::table::gpt::{self, Patch};
+use crate::table::{Kind, Table};
+pub use wait::wait_committed;
 
-/// How often the progress of a commit is looked at.
-const EVERY: Duration = Duration::from_millis(500);
 const ZEROES: usize = 1 << 20;
 
-/// Commits in the initramfs: root was never mounted and never will be.
-pub fn commit_here(disk: &Path, report: &mut Report) -> Result<()> {
+/// Commits in the initramfs: root was never mounted and is not now. What is
+/// left is the running target's work, which finds `committed` at its next
+/// start; until then no byte of the image has changed.
+pub fn commit_here(report: &mut Report) -> Result<()> {
     let control = Control::open()?;
     if Status::read()?.state != State::Committed.name() {
         report.line("committing");
         control.commit(true, Rates::default())?;
-        wait_committed(&mut |status| {
-            report.progress("committing", status.copied_bytes, status.image_bytes);
+        wait_committed(&mut |status, note| match note {
+            Some(note) => report.line(note),
+            None => report.progress("committing", status.copied_bytes, status.image_bytes),
         })?;
     }
-    report.line("every block is at its final place");
     // udev may be looking at the partitions.
     attach::wait("the end of the device's use", || control.detach().is_ok())?;
-    finish_disk(disk, disk)?;
-    report.line("committed; the disk carries nothing of imgstream any more");
+    report.line("committed: every block is at its final place");
     Ok(())
 }
 
-/// Waits until the device says `committed`.
-pub fn wait_committed(tell: &mut dyn FnMut(&Status)) -> Result<()> {
-    loop {
-        let status = Status::read()?;
-        tell(&status);
-        if status.state == State::Committed.name() {
-            return Ok(());
-        }
-        if status.errors_journal > 0 {
-            return Err(Error::Other(format!(
-                "the commit stopped: {} (resumed at the next boot)",
-                status.last_error
-            )));
-        }
-        std::thread::sleep(EVERY);
-    }
+/// Refuses what [`finish_disk`] would refuse. `view` is as there.
+pub fn check(view: &Path) -> Result<()> {
+    Table::read(&read_anew(view)?).map(|_| ())
 }
 
 /// Moves the backup GPT to the end of the disk `raw` and wipes the control
 /// area. `view` is where the image's own blocks are read and written: the
 /// imgstream device while it is attached, else the disk itself.
 pub fn finish_disk(raw: &Path, view: &Path) -> Result<()> {
+    let mut disk = DiskMedium::open_shared(raw)?;
+    let mut image = DiskMedium::open_shared(view)?;
     let place = raw.display().to_string();
-    let mut disk = DiskMedium::open_rw(raw)?;
-    let Some(found) = ondisk::find(&mut disk, &place)? else {
+    finish_medium(&mut disk, &mut image, &read_anew(view)?, &place)
+}
+
+/// `view` to be read through the page cache, where what was read while blocks
+/// moved below it may be old.
+fn read_anew(view: &Path) -> Result<Disk> {
+    let _ = sys::drop_page_cache(DiskMedium::open_ro(view)?.file());
+    Disk::open(view)
+}
+
+/// `table` is where the partition table of `view` is read.
+fn finish_medium(
+    disk: &mut dyn Medium,
+    view: &mut dyn Medium,
+    table: &Disk,
+    place: &str,
+) -> Result<()> {
+    let Some(found) = ondisk::find(disk, place)? else {
         return Ok(());
     };
     let superblock = found.superblock;
@@ -79,34 +89,29 @@ pub fn finish_disk(raw: &Path, view: &Path) -> Result<()> {
         }
         .into());
     }
-    move_backup(&mut disk, view)?;
-    wipe_control_area(&mut disk, &superblock)
+    move_backup(disk, view, table)?;
+    wipe_control_area(disk, &superblock)
 }
 
 /// Backup first, durable; then the primary that names it. A cut in between
-/// leaves a valid primary with its old backup.
-fn move_backup(disk: &mut DiskMedium, view: &Path) -> Result<()> {
-    let mut view_medium = DiskMedium::open_rw(view)?;
-    // What others read through the page cache while blocks moved below it is old.
-    let _ = sys::drop_page_cache(view_medium.file());
-    let view_disk = Disk::open(view)?;
-    let patches = match gpt::resized(&view_disk, disk.size_bytes()) {
-        Ok(patches) => patches,
-        // An MBR has no backup.
-        Err(Error::Refused(Refusal::PartitionTable { .. })) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let [lba0, primary, backup] = patches;
+/// leaves a valid primary with its old backup, which stands in the image and
+/// is not touched. Header and protective MBR are in sectors of their own, and
+/// either may be the new one alone.
+fn move_backup(disk: &mut dyn Medium, view: &mut dyn Medium, table: &Disk) -> Result<()> {
+    // Only what is an MBR has no backup; a damaged GPT stops here.
+    if Kind::of(table)? == Kind::Mbr {
+        return Ok(());
+    }
+    let [lba0, primary, backup] = gpt::resized(table, disk.size_bytes())?;
     patch(disk, &backup)?;
     disk.flush()?;
-    patch(&mut view_medium, &primary)?;
-    patch(&mut view_medium, &lba0)?;
-    view_medium.flush()?;
-    Ok(())
+    patch(view, &primary)?;
+    patch(view, &lba0)?;
+    Ok(view.flush()?)
 }
 
 /// Changes some bytes of whole blocks.
-fn patch(medium: &mut DiskMedium, patch: &Patch) -> Result<()> {
+fn patch(medium: &mut dyn Medium, patch: &Patch) -> Result<()> {
     let start = patch.offset_bytes / BLOCK_BYTES * BLOCK_BYTES;
     let end = (patch.offset_bytes + patch.bytes.len() as u64)
         .next_multiple_of(BLOCK_BYTES)
@@ -119,7 +124,7 @@ fn patch(medium: &mut DiskMedium, patch: &Patch) -> Result<()> {
 }
 
 /// Everything but the superblocks, then these.
-fn wipe_control_area(disk: &mut DiskMedium, superblock: &Superblock) -> Result<()> {
+fn wipe_control_area(disk: &mut dyn Medium, superblock: &Superblock) -> Result<()> {
     let zeroes = vec![0; ZEROES];
     for place in superblock.places.all() {
         let mut done = 0;
@@ -159,3 +164,6 @@ pub fn view_of(raw: &Path) -> std::path::PathBuf {
 }
 
 const _: () = assert!(ZEROES % BLOCK_LEN == 0);
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 use crate::disk::{Disk, BLOCK_BYTES};
 use crate::error::Result;
 use crate::ext4::Ext4;
+use crate::refusal::Refusal;
 use crate::signature::{self, Content};
 use crate::table::{Partition, Role, Table};
 
@@ -33,12 +34,31 @@ impl Image {
     /// Reads the partition table and looks into every partition. Refuses LVM,
     /// LUKS, md and hibernated systems by name.
     pub fn read(disk: Disk) -> Result<Image> {
+        let image = Image::look(disk)?;
+        for held in &image.held {
+            image.refuse_container(held)?;
+        }
+        Ok(image)
+    }
+
+    /// As [`Image::read`], without a judgement on what the partitions hold.
+    pub fn look(disk: Disk) -> Result<Image> {
         let table = Table::read(&disk)?;
         let mut held = Vec::new();
         for partition in table.data() {
             held.push(look_into(&disk, partition)?);
         }
         Ok(Image { disk, table, held })
+    }
+
+    /// Refuses a partition that is LVM, LUKS, md or hibernated.
+    pub fn refuse_container(&self, held: &Held) -> Result<(), Refusal> {
+        signature::refuse_containers(held.content, self.place_of(held))
+    }
+
+    /// How messages name a partition.
+    pub fn place_of(&self, held: &Held) -> String {
+        format!("partition {} of {}", held.partition.number, self.place())
     }
 
     /// How messages name it.
@@ -81,15 +101,10 @@ impl Image {
 }
 
 fn look_into(disk: &Disk, partition: &Partition) -> Result<Held> {
-    let place = format!(
-        "partition {} of {}",
-        partition.number,
-        disk.path().display()
-    );
     let content = match partition.role {
         // Code, which no signature describes.
         Role::BiosBoot => Content::Unknown,
-        _ => signature::refuse_containers(signature::probe(disk, partition)?, place)?,
+        _ => signature::probe(disk, partition)?,
     };
     let fs = match content {
         Content::Ext => Some(Ext4::open(disk, partition.start_bytes)?),

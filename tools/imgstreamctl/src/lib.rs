@@ -37,6 +37,8 @@ pub mod stage;
 pub mod switch;
 pub mod sys;
 pub mod table;
+#[cfg(test)]
+mod volatile;
 
 pub use error::{Error, Result};
 pub use exit::Exit;

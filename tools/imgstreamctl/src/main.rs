@@ -3,20 +3,18 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
 use imgstreamctl::cmd::Cli;
-use imgstreamctl::{Error, Exit};
+use imgstreamctl::Exit;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let name = cli.command.name();
-    let Err(error) = cli.command.run().context(name) else {
+    let Err(error) = cli.command.run() else {
         return ExitCode::from(Exit::Success.code());
     };
-    eprintln!("imgstreamctl {error:#}");
-    let exit = error
-        .downcast_ref::<Error>()
-        .map_or(Exit::Failure, Error::exit);
-    ExitCode::from(exit.code())
+    for one in error.each() {
+        eprintln!("imgstreamctl {name}: {one}");
+    }
+    ExitCode::from(error.exit().code())
 }

@@ -8,7 +8,10 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use crate::error::{Error, Result};
+use crate::refusal::Refusal;
 
 /// Alignment of memory, place and length of direct I/O.
 const ALIGN: usize = 4096;
@@ -37,32 +40,40 @@ pub struct DiskMedium {
 }
 
 impl DiskMedium {
-    /// Opens it for reading and writing.
-    pub fn open_rw(path: &Path) -> Result<Self> {
-        Self::open(path, true)
+    /// Opens it for reading and writing, for nobody else: the kernel refuses
+    /// a disk that is attached, mounted or part of another device, whatever
+    /// name it is called by.
+    pub fn open_alone(path: &Path) -> Result<Self> {
+        Self::open(path, true, OFlags::EXCL)
+    }
+
+    /// Opens it for reading and writing beside others. Only for what nobody
+    /// else writes to: superblocks, and the partition table.
+    pub fn open_shared(path: &Path) -> Result<Self> {
+        Self::open(path, true, OFlags::empty())
     }
 
     /// Opens it for reading.
     pub fn open_ro(path: &Path) -> Result<Self> {
-        Self::open(path, false)
+        Self::open(path, false, OFlags::empty())
     }
 
-    fn open(path: &Path, write: bool) -> Result<Self> {
+    fn open(path: &Path, write: bool, exclusive: OFlags) -> Result<Self> {
         let is_device = std::fs::metadata(path)
             .map_err(Error::io("examining", path))?
             .file_type()
             .is_block_device();
         let flags = if is_device {
-            rustix::fs::OFlags::DIRECT.bits() as i32
+            OFlags::DIRECT | exclusive
         } else {
-            0
+            OFlags::empty()
         };
         let mut file = OpenOptions::new()
             .read(true)
             .write(write)
-            .custom_flags(flags)
+            .custom_flags(flags.bits() as i32)
             .open(path)
-            .map_err(Error::io("opening", path))?;
+            .map_err(|error| refusal(path, error))?;
         let size_bytes = file
             .seek(SeekFrom::End(0))
             .map_err(Error::io("reading the size of", path))?;
@@ -89,6 +100,17 @@ impl DiskMedium {
         let skip = bounce.as_ptr().align_offset(ALIGN).min(ALIGN);
         &mut bounce[skip..skip + CHUNK]
     }
+}
+
+/// A disk that another holds is in use; anything else is an error.
+fn refusal(path: &Path, error: io::Error) -> Error {
+    if error.kind() != io::ErrorKind::ResourceBusy {
+        return Error::io("opening", path)(error);
+    }
+    Error::Refused(Refusal::DiskInUse {
+        place: path.display().to_string(),
+        by: "it is attached, mounted or part of another device".into(),
+    })
 }
 
 impl Medium for DiskMedium {
@@ -132,7 +154,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         File::create(&path).unwrap().set_len(4 << 20).unwrap();
-        let mut disk = DiskMedium::open_rw(&path).unwrap();
+        let mut disk = DiskMedium::open_alone(&path).unwrap();
         assert_eq!(disk.size_bytes(), 4 << 20);
         let data: Vec<u8> = (0..CHUNK + 8192).map(|i| (i / 512) as u8).collect();
         disk.write(4096, &data).unwrap();

@@ -49,6 +49,14 @@ pub enum Refusal {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// See [`Exit::PartitionTable`].
+    #[error("{place}: the GPT is damaged: {what}")]
+    DamagedGpt {
+        /// The disk or image.
+        place: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// See [`Exit::FilesystemErrors`].
     #[error("the file system {place} has errors ({what}); run e2fsck on it first")]
     FilesystemErrors {
@@ -124,6 +132,14 @@ pub enum Refusal {
         /// The portal or file.
         place: String,
         /// What is wrong with it.
+        what: String,
+    },
+    /// See [`Exit::WrongImage`].
+    #[error("another image is behind {place} than the one this migration began with: {what}")]
+    WrongImage {
+        /// The portal.
+        place: String,
+        /// What differs.
         what: String,
     },
     /// See [`Exit::PortalUnreachable`].
@@ -214,6 +230,15 @@ pub enum Refusal {
         /// How.
         what: String,
     },
+    /// See [`Exit::DamagedSuperblock`].
+    #[error(
+        "the disk has lost both superblocks of this migration, and its boot list (byte {place}) says that blocks of this \
+         system were being replaced; nothing more is written to it, because the saved blocks may be all there is of them"
+    )]
+    SuperblockLost {
+        /// Where the boot list stands.
+        place: u64,
+    },
     /// See [`Exit::MigrationAlive`].
     #[error(
         "an older migration is alive on {place} (state {state}); commit it or roll it back first"
@@ -267,7 +292,7 @@ impl Refusal {
             Refusal::Md { .. } => Exit::Md,
             Refusal::Hibernated { .. } => Exit::Hibernated,
             Refusal::BlockSize { .. } => Exit::BlockSize,
-            Refusal::PartitionTable { .. } => Exit::PartitionTable,
+            Refusal::PartitionTable { .. } | Refusal::DamagedGpt { .. } => Exit::PartitionTable,
             Refusal::FilesystemErrors { .. } => Exit::FilesystemErrors,
             Refusal::FilesystemKind { .. } => Exit::FilesystemKind,
             Refusal::BootSetup { .. } => Exit::BootSetup,
@@ -278,6 +303,7 @@ impl Refusal {
             Refusal::CannotShrink { .. } => Exit::CannotShrink,
             Refusal::DoesNotFit(refusal) => does_not_fit(refusal),
             Refusal::NotPublished { .. } => Exit::NotPublished,
+            Refusal::WrongImage { .. } => Exit::WrongImage,
             Refusal::PortalUnreachable { .. } => Exit::PortalUnreachable,
             Refusal::NewerImage { .. } => Exit::NewerImage,
             Refusal::WrongState { .. } => Exit::WrongState,
@@ -289,7 +315,9 @@ impl Refusal {
             Refusal::ForeignSuperblock { .. } => Exit::ForeignSuperblock,
             Refusal::NewerSuperblock { .. } => Exit::NewerSuperblock,
             Refusal::SecondSuperblock { .. } => Exit::SecondSuperblock,
-            Refusal::DamagedSuperblock { .. } => Exit::DamagedSuperblock,
+            Refusal::DamagedSuperblock { .. } | Refusal::SuperblockLost { .. } => {
+                Exit::DamagedSuperblock
+            }
             Refusal::MigrationAlive { .. } => Exit::MigrationAlive,
             Refusal::Changed { .. } => Exit::Changed,
             Refusal::NoRoom { .. } => Exit::NoRoom,

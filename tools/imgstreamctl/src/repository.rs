@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Where a published image is: behind a portal, or in a file.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use imgstream_initiator::{Client, Designator};
+use imgstream_engine::session::MAX_CANARIES;
+use imgstream_initiator::{Canary, Client, Designator, Identity, Mismatch, Options, Reason};
+use imgstream_proto::disk::superblock::{Origin, Superblock};
 
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::error::{Error, Result};
-use crate::publish::ReadAt;
+use crate::exit::Exit;
+use crate::publish::{trailer_crc32c, Published, ReadAt};
 use crate::refusal::Refusal;
 
 /// iSCSI's own port.
@@ -16,6 +20,8 @@ const PORT: u16 = 3260;
 /// Where open-iscsi keeps this computer's name.
 const INITIATOR_FILE: &str = "/etc/iscsi/initiatorname.iscsi";
 const MACHINE_ID: &str = "/etc/machine-id";
+/// How long a portal may take to say which image is behind it.
+const RECOGNISED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The arguments that say where a published image is.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,6 +49,12 @@ impl Address {
         }
     }
 
+    /// The portal's address, if it has one.
+    pub fn portal_ip(&self) -> Option<IpAddr> {
+        let found = resolve(self.portal.as_deref()?).ok()?;
+        found.first().map(SocketAddr::ip)
+    }
+
     /// Connects to the portal. A file will not do: the target has to find the
     /// image by itself.
     pub fn connect(&self) -> Result<Remote> {
@@ -52,7 +64,7 @@ impl Address {
         let initiator_name = initiator_name(Path::new(INITIATOR_FILE), Path::new(MACHINE_ID));
         let portals = resolve(portal)?;
         let client = Client::connect(&portals, target, self.lun, &initiator_name)
-            .map_err(|error| unreachable(portal, &error))?;
+            .map_err(|error| failed(portal, &error))?;
         let found_bytes = u64::from(client.block_bytes());
         if found_bytes != SECTOR_BYTES {
             let place = format!("LUN {} of {target}", self.lun);
@@ -106,8 +118,87 @@ impl ReadAt for Remote {
             buffer.copy_from_slice(&whole[before..len]);
             read
         };
-        read.map_err(|error| unreachable(&place, &error))
+        read.map_err(|error| failed(&place, &error))
     }
+}
+
+impl Remote {
+    /// From here on every new connection has to lead to this image.
+    pub fn expect(&mut self, image: &Published) {
+        let mut canaries = [None; MAX_CANARIES];
+        for (to, from) in canaries.iter_mut().zip(&image.manifest.canaries) {
+            *to = Some(Canary {
+                block: from.block,
+                crc32c: from.crc32c,
+            });
+        }
+        self.client.expect(Identity {
+            capacity_bytes: image.trailer.lun_bytes,
+            designator: self.designator,
+            trailer_crc32c: Some(image.trailer_crc32c),
+            canaries,
+        });
+    }
+
+    /// Refuses another image that took this one's place behind the same LUN.
+    pub fn refuse_other(&mut self, image: &Published) -> Result<()> {
+        if trailer_crc32c(self)? == image.trailer_crc32c {
+            return Ok(());
+        }
+        let place = self.place();
+        let what = Mismatch::Trailer.to_string();
+        Err(Refusal::WrongImage { place, what }.into())
+    }
+}
+
+/// Refuses when another image is behind the portal of this migration. A portal
+/// that does not answer may have the right one: the module waits for it.
+pub fn refuse_wrong_image(superblock: &Superblock) -> Result<()> {
+    let Some(options) = options(superblock) else {
+        return Ok(());
+    };
+    let place = options.target_name.clone();
+    match Client::open(options).map_err(|error| failed(&place, &error)) {
+        Err(error) if error.exit() == Exit::WrongImage => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// How the module connects, and what it wants to find.
+fn options(superblock: &Superblock) -> Option<Options> {
+    let (origin, image) = (&superblock.origin, &superblock.image);
+    let portals = portals(origin);
+    let (target, initiator) = (
+        origin.target_name.as_str()?,
+        origin.initiator_name.as_str()?,
+    );
+    let mut options = Options::new(&portals, target, origin.lun, initiator);
+    let designator = match origin.vpd83.as_bytes().split_first() {
+        Some((&kind, value)) => Designator::new(kind, value)?,
+        None => Designator::NONE,
+    };
+    options.patience = RECOGNISED_WITHIN;
+    options.identity = Some(Identity {
+        capacity_bytes: image.lun_bytes,
+        designator,
+        trailer_crc32c: Some(image.trailer_crc32c),
+        canaries: image.canaries.map(|canary| {
+            canary.map(|canary| Canary {
+                block: canary.block,
+                crc32c: canary.crc32c,
+            })
+        }),
+    });
+    Some(options)
+}
+
+fn portals(origin: &Origin) -> Vec<SocketAddr> {
+    let all = origin.portals.iter().flatten();
+    all.map(|portal| match portal.address {
+        IpAddr::V4(v4) => (v4, portal.port).into(),
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, portal.port, 0, portal.scope_id).into(),
+    })
+    .collect()
 }
 
 /// Addresses of `host[:port]`, IPv6 in brackets when a port follows.
@@ -117,6 +208,21 @@ fn resolve(portal: &str) -> Result<Vec<SocketAddr>> {
     found
         .map(Iterator::collect)
         .map_err(|error| unreachable(portal, &error))
+}
+
+/// A LUN that is not there is no other image: somebody may still offer it.
+fn failed(place: &str, error: &imgstream_initiator::Error) -> Error {
+    match error {
+        imgstream_initiator::Error::Refused {
+            reason: Reason::WrongImage(mismatch),
+            ..
+        } if *mismatch != Mismatch::NoUnit => Refusal::WrongImage {
+            place: place.to_string(),
+            what: mismatch.to_string(),
+        }
+        .into(),
+        other => unreachable(place, other),
+    }
 }
 
 fn unreachable(place: &str, error: &dyn std::fmt::Display) -> Error {

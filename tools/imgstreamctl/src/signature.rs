@@ -116,12 +116,12 @@ fn magic_at(disk: &Disk, partition: &Partition, at: u64) -> Result<bool> {
 }
 
 /// Refuses containers and hibernated swap, by name.
-pub fn refuse_containers(content: Content, place: String) -> Result<Content, Refusal> {
+pub fn refuse_containers(content: Content, place: String) -> Result<(), Refusal> {
     match content {
         Content::Lvm => Err(Refusal::Lvm { place }),
         Content::Luks => Err(Refusal::Luks { place }),
         Content::Md => Err(Refusal::Md { place }),
         Content::Hibernated => Err(Refusal::Hibernated { place }),
-        fine => Ok(fine),
+        _ => Ok(()),
     }
 }

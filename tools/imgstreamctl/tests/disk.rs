@@ -56,6 +56,7 @@ fn control() -> Control {
         position_bytes: 0,
     };
     superblock.source_hash = [0xab; 32];
+    superblock.boot_blocks_crc32c = 77;
     Control {
         boot_list: boot_entries([(0, 3), (100, 10)], fitted.geometry.relocated_start_bytes),
         superblock,
@@ -82,7 +83,7 @@ fn control() -> Control {
 fn disk(directory: &Path, state: State) -> PathBuf {
     let path = directory.join("disk");
     File::create(&path).unwrap().set_len(130 * MIB).unwrap();
-    let mut medium = DiskMedium::open_rw(&path).unwrap();
+    let mut medium = DiskMedium::open_alone(&path).unwrap();
     let control = control();
     let mut found: Found = control_area::create(&mut medium, &control).unwrap();
     for entry in &control.boot_list {
@@ -126,6 +127,106 @@ fn a_file_without_superblock_is_said_so() {
     }
 }
 
+/// Both superblocks of a disk, changed and sealed again.
+fn reseal(path: &Path, change: impl Fn(u64, &mut [u8])) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    for place in imgstream_engine::pair::locations(&control().superblock).unwrap() {
+        let mut block = [0; 4096];
+        file.read_exact_at(&mut block, place).unwrap();
+        change(place, &mut block);
+        let crc = crc32c::crc32c(&block[12..]);
+        block[8..12].copy_from_slice(&crc.to_le_bytes());
+        file.write_all_at(&block, place).unwrap();
+    }
+}
+
+#[test]
+fn superblocks_of_others_are_refused_by_every_command() {
+    type Change = fn(u64, &mut [u8]);
+    let cases: [(Change, Exit, &str); 4] = [
+        (
+            |_, block| block[12] = 2,
+            Exit::NewerSuperblock,
+            "is of a newer version",
+        ),
+        (
+            |_, block| block[24] = 1,
+            Exit::NewerSuperblock,
+            "is of a newer version",
+        ),
+        // Copied from another disk, where it stood somewhere else.
+        (
+            |place, block| block[48..56].copy_from_slice(&(place + 4096).to_le_bytes()),
+            Exit::ForeignSuperblock,
+            "is not its own",
+        ),
+        (
+            |_, block| block[56..].fill(0xff),
+            Exit::DamagedSuperblock,
+            "is damaged",
+        ),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (change, exit_code, sentence) in cases {
+        let path = disk(dir.path(), State::Streaming);
+        reseal(&path, change);
+        let before = std::fs::read(&path).unwrap();
+        let name = path.to_str().unwrap();
+        for command in [
+            &["attach", name][..],
+            &["check", name],
+            &["dump", name],
+            &["rollback", "--yes", name],
+            &["plan", "--image", name, "--disk", name],
+        ] {
+            let output = imgstreamctl(command);
+            let said = said(&output);
+            // plan has to say, too, that this is no published image.
+            let line = said.lines().find(|line| line.contains(sentence));
+            let line = line.unwrap_or_else(|| panic!("{command:?}: {said}"));
+            let start = format!("imgstreamctl {}: the imgstream superblock of", command[0]);
+            assert!(line.starts_with(&start), "{line}");
+            if command[0] != "plan" {
+                assert_eq!(exit(&output), i32::from(exit_code.code()), "{said}");
+                assert_eq!(said.lines().count(), 1, "one sentence: {said}");
+            }
+        }
+        assert!(std::fs::read(&path).unwrap() == before, "{sentence}");
+    }
+}
+
+/// A user who is not root, with a copy of the program where anybody may read.
+fn as_nobody(arguments: &[&str]) -> Output {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), everybody).unwrap();
+    let program = dir.path().join("imgstreamctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_imgstreamctl"), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(arguments).current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534);
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn what_only_root_can_do() {
+    let expect = |command: &str, more: &[&str], first: Exit| {
+        let output = as_nobody(&[&[command], more].concat());
+        let said = said(&output);
+        let expected = format!("imgstreamctl {command}: only root can do this");
+        assert!(said.lines().any(|line| line == expected), "{said}");
+        assert_eq!(exit(&output), i32::from(first.code()), "{said}");
+    };
+    let portal = ["--portal", "127.0.0.1:1", "--target", "iqn.2026-11.test:x"];
+    expect("migrate", &portal, Exit::NotRoot);
+    // plan has looked for the image by then.
+    expect("plan", &["--image", "/no/such/file"], Exit::Failure);
+}
+
 #[test]
 fn dump_shows_what_is_there() {
     let dir = tempfile::tempdir().unwrap();
@@ -136,6 +237,7 @@ fn dump_shows_what_is_there() {
     assert_eq!(value["state"], "streaming");
     assert_eq!(value["disk_bytes"], 130 * MIB);
     assert_eq!(value["source_hash"], "ab".repeat(32));
+    assert_eq!(value["boot_blocks_crc32c"], 77);
     assert_eq!(value["blocks"]["absent"], 24 * MIB / 4096);
     assert_eq!(value["settings"]["network"]["mac"], "52:54:00:12:34:56");
     assert_eq!(value["settings"]["network"]["address"], "192.0.2.7/24");

@@ -13,8 +13,9 @@ use imgstream_proto::disk::State;
 use imgstreamctl::disk::Disk;
 use imgstreamctl::medium::DiskMedium;
 use imgstreamctl::ondisk;
-use imgstreamctl::plan;
+use imgstreamctl::plan::{self, Survey};
 use imgstreamctl::publish::Published;
+use imgstreamctl::repository::Address;
 
 use common::{imgstreamctl, make, prepare, program, write_at, Made, Recipe, MIB};
 use imgstreamctl::Exit;
@@ -67,7 +68,18 @@ fn refused(recipe: &Recipe, change: impl Fn(&Made), exit: Exit, sentence: &str) 
         1,
         "one sentence: {stderr}"
     );
-    assert_eq!(stdout, "");
+    assert!(stdout.ends_with("Nothing was written.\n"), "{stdout}");
+}
+
+/// What is known of a source and an image.
+fn survey(source: &Path, lun: &Path) -> Survey {
+    let address = Address {
+        portal: None,
+        target: None,
+        lun: 1,
+        image: Some(lun.to_path_buf()),
+    };
+    Survey::of(&address, Some(source), None)
 }
 
 #[test]
@@ -220,6 +232,7 @@ fn boot_region_beyond_the_source() {
 fn root_is_not_last() {
     let recipe = Recipe {
         swap: true,
+        disk_bytes: DISK,
         ..Recipe::default()
     };
     refused(
@@ -313,9 +326,7 @@ fn source_without_grub() {
 
 /// Writes both superblocks of a migration in `state` to the source's disk.
 fn put_superblocks(source: &Path, lun: &Path, state: State) {
-    let published = Published::read(&mut Disk::open(lun).unwrap()).unwrap();
-    let inspected = plan::Source::inspect(Some(source)).unwrap();
-    let plan = plan::compute(inspected, published).unwrap();
+    let plan = survey(source, lun).plan.unwrap();
     let mut superblock = Superblock::new([9; 16], state, plan.geometry);
     superblock.places = plan.places;
     superblock.image.lun_bytes = plan.image.trailer.lun_bytes;
@@ -341,26 +352,81 @@ fn an_older_migration_is_alive() {
 
 /// The same migration, ended: its superblocks do not stop another one.
 fn put_superblocks_ended(source: &Path, lun: &Path) {
-    let mut medium = DiskMedium::open_rw(source).unwrap();
+    let mut medium = DiskMedium::open_alone(source).unwrap();
     ondisk::pair::wipe(&mut medium, 0).unwrap();
     drop(medium);
     put_superblocks(source, lun, State::Committed);
 }
 
 #[test]
-fn the_image_lacks_the_driver_of_this_computers_interface() {
+fn the_image_lacks_the_drivers_of_this_computers_interface() {
     let (_keep, lun) = image();
-    let source = make(&large());
-    let compute = |driver: &str| {
-        let published = Published::read(&mut Disk::open(&lun).unwrap()).unwrap();
-        let mut inspected = plan::Source::inspect(Some(&source.image)).unwrap();
-        inspected.nic_driver = Some(driver.to_string());
-        plan::compute(inspected, published)
+    let published = Published::read(&mut Disk::open(&lun).unwrap()).unwrap();
+    let refused = |drivers: &[&str]| {
+        let drivers = drivers.iter().map(|name| name.to_string()).collect();
+        plan::refuse_drivers(&published, &drivers).collect::<Vec<_>>()
     };
-    assert!(compute("virtio_net").is_ok());
-    let refusal = compute("e1000e").unwrap_err();
-    assert_eq!(refusal.exit(), Exit::NicDriverMissing);
-    assert!(refusal.to_string().contains("it lacks e1000e"), "{refusal}");
+    assert_eq!(refused(&["virtio_net"]), []);
+    assert_eq!(refused(&[]), []);
+    let refusals = refused(&["e1000e", "igb", "virtio_net"]);
+    for (refusal, name) in refusals.iter().zip(["e1000e", "igb"]) {
+        assert_eq!(refusal.exit(), Exit::NicDriverMissing);
+        assert!(refusal.to_string().contains(&format!("it lacks {name}")));
+    }
+    assert_eq!(refusals.len(), 2);
+}
+
+/// Not only the first: whoever frees space should know that the swap space
+/// behind the root file system is in the way, too.
+#[test]
+fn everything_that_is_wrong_is_said_with_every_number() {
+    let (_keep, lun) = image();
+    let source = make(&Recipe {
+        swap: true,
+        data_bytes: 20_000_000,
+        ..Recipe::default()
+    });
+    write_at(&source.image, 0x180, b"LILO ");
+    write_at(&source.image, 64 * MIB + 4086, b"S1SUSPEND\0");
+    let (code, stdout, stderr) = run_plan(&source.image, &lun, &["--json"]);
+    assert_eq!(
+        code,
+        i32::from(Exit::Hibernated.code()),
+        "the first: {stderr}"
+    );
+    let sentences = [
+        "hibernated system",
+        "GRUB's boot sector",
+        "partition 3 is the last one",
+        "the image is too large",
+    ];
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), sentences.len(), "{stderr}");
+    for (line, sentence) in lines.iter().zip(sentences) {
+        assert!(
+            line.starts_with("imgstreamctl plan: ") && line.contains(sentence),
+            "{line}"
+        );
+    }
+    let facts: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let codes: Vec<u64> = facts["refusals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|refusal| refusal["code"].as_u64().unwrap())
+        .collect();
+    assert_eq!(codes, [21, 24, 26, 10]);
+    assert_eq!(facts["disk_bytes"], 96 * MIB);
+    assert!(facts["filesystem_minimum_bytes"].as_u64().unwrap() > 20_000_000);
+    assert!(facts["image_bytes"].as_u64().is_some());
+    assert!(facts["source_bytes"].is_null(), "nothing was planned");
+    let (_, stdout, _) = run_plan(&source.image, &lun, &[]);
+    for name in [
+        "D", "T", "boot", "boot end", "fs now", "fs used", "fs least",
+    ] {
+        let is_it = |line: &str| line.trim_start().starts_with(&format!("{name} "));
+        assert!(stdout.lines().any(is_it), "{name}: {stdout}");
+    }
 }
 
 #[test]

@@ -3,11 +3,21 @@
 
 mod common;
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 
-use common::{imgstreamctl, make, prepare, Recipe, MIB};
+use common::{imgstreamctl, make, prepare, published, Recipe, MIB};
+use imgstream_proto::disk::settings::{Method, Network};
+use imgstream_proto::disk::State;
 use imgstream_testtarget::{Fault, LoginFault, Plan, Server, Target};
+use imgstreamctl::medium::DiskMedium;
+use imgstreamctl::plan::Survey;
+use imgstreamctl::publish::ReadAt;
+use imgstreamctl::repository::{Address, Remote};
+use imgstreamctl::stage::control_area;
+use imgstreamctl::switch::arm;
 use imgstreamctl::Exit;
 
 const NAME: &str = "iqn.2026-11.test.imgstream:image";
@@ -21,9 +31,13 @@ fn source() -> common::Made {
 }
 
 fn serve(lun: Vec<u8>, change: impl FnOnce(&mut Target)) -> Server {
+    serve_at(SocketAddr::from(([127, 0, 0, 1], 0)), lun, change)
+}
+
+fn serve_at(at: SocketAddr, lun: Vec<u8>, change: impl FnOnce(&mut Target)) -> Server {
     let mut target = Target::new(Arc::new(lun));
     change(&mut target);
-    Server::start(target, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
+    Server::start(target, at).unwrap()
 }
 
 fn plan(source: &common::Made, portal: &str, target: &str) -> (i32, String, String) {
@@ -52,7 +66,9 @@ fn refused(server: &Server, target: &str, exit: Exit, sentence: &str) {
     let (code, stdout, stderr) = plan(&source(), &server.address().to_string(), target);
     assert_eq!(code, i32::from(exit.code()), "{stderr}");
     assert!(stderr.contains(sentence), "{stderr}");
-    assert_eq!(stdout, "");
+    let facts: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(facts["image_bytes"].is_null(), "{stdout}");
+    assert_eq!(facts["disk_bytes"], 256 * MIB, "the disk was looked at");
 }
 
 #[test]
@@ -93,4 +109,123 @@ fn a_portal_that_is_not_there() {
     let (code, _, stderr) = plan(&source(), &portal, NAME);
     assert_eq!(code, i32::from(Exit::PortalUnreachable.code()), "{stderr}");
     assert!(stderr.contains("nothing can be read from"), "{stderr}");
+}
+
+/// Two images of the same size, which one target could offer under one name.
+struct Pair {
+    made: common::Made,
+    first: Vec<u8>,
+    second: Vec<u8>,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let made = make(&Recipe::default());
+        let lun = |name| {
+            let (lun, _, _) = prepare(&made, &["--name", name]);
+            fs::read(lun).unwrap()
+        };
+        let (second, first) = (lun("two"), lun("one"));
+        assert_eq!(first.len(), second.len());
+        Pair {
+            made,
+            first,
+            second,
+        }
+    }
+
+    /// The file with the first.
+    fn lun(&self) -> std::path::PathBuf {
+        self.made.path("published.lun")
+    }
+}
+
+fn address(server: &Server) -> Address {
+    Address {
+        portal: Some(server.address().to_string()),
+        target: Some(NAME.into()),
+        lun: 1,
+        image: None,
+    }
+}
+
+fn is_wrong_image(result: imgstreamctl::Result<()>) {
+    let error = result.unwrap_err();
+    assert_eq!(error.exit(), Exit::WrongImage, "{error}");
+    let sentence = error.to_string();
+    assert!(
+        sentence.starts_with("another image is behind "),
+        "{sentence}"
+    );
+    assert!(
+        sentence.ends_with("its trailer is another one"),
+        "{sentence}"
+    );
+}
+
+/// While `migrate` fetches boot blocks, the portal goes away and comes back
+/// with another image; or the image is replaced below the same connection.
+#[test]
+fn another_image_while_boot_blocks_are_fetched() {
+    let pair = Pair::new();
+    let server = serve(pair.first.clone(), |_| {});
+    let at = server.address();
+    let image = published(&pair.lun());
+    let connect = |server: &Server| -> Remote { address(server).connect().unwrap() };
+    let mut remote = connect(&server);
+    remote.expect(&image);
+    let mut block = [0; 4096];
+    remote.read_at(0, &mut block).unwrap();
+    remote.refuse_other(&image).unwrap();
+    drop(server);
+    let server = serve_at(at, pair.second, |_| {});
+    is_wrong_image(remote.read_at(4096, &mut block));
+    is_wrong_image(connect(&server).refuse_other(&image));
+}
+
+/// Puts a migration to the image at `server` on the disk, as if it streamed.
+fn streaming(disk: &Path, server: &Server) {
+    let address = address(server);
+    let plan = Survey::of(&address, Some(disk), None).plan.unwrap();
+    let network = Network {
+        mac: [2; 6],
+        method: Method::Dhcp,
+        dns: [None; 2],
+        mtu: 0,
+        vlan: 0,
+        hostname: Default::default(),
+    };
+    let mut control = arm::control(&plan, &address.connect().unwrap(), network).unwrap();
+    control.superblock.state = State::Streaming;
+    control_area::create(&mut DiskMedium::open_alone(disk).unwrap(), &control).unwrap();
+}
+
+#[test]
+fn attaching_to_another_image() {
+    let pair = Pair::new();
+    let source = source();
+    let disk = source.image.to_str().unwrap();
+    let server = serve(pair.first.clone(), |_| {});
+    let at = server.address();
+    streaming(&source.image, &server);
+    let before = fs::read(&source.image).unwrap();
+    let attach = || imgstreamctl(&["attach", disk]);
+    // There is no module here: whoever asks for it has let the image pass.
+    let (code, _, stderr) = attach();
+    assert_eq!(code, i32::from(Exit::ToolMissing.code()), "{stderr}");
+    drop(server);
+    let _server = serve_at(at, pair.second, |_| {});
+    let (code, _, stderr) = attach();
+    assert_eq!(code, i32::from(Exit::WrongImage.code()), "{stderr}");
+    assert_eq!(
+        stderr,
+        format!(
+            "imgstreamctl attach: another image is behind {NAME} than the one this migration \
+             began with: its trailer is another one\n"
+        )
+    );
+    assert!(
+        fs::read(&source.image).unwrap() == before,
+        "the disk was changed"
+    );
 }

@@ -3,46 +3,12 @@
 
 mod common;
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::process::Command;
 
-use common::{make, prepare, program, write_at, Made, Recipe, KERNEL, MIB};
-use imgstreamctl::disk::Disk;
-use imgstreamctl::publish::Published;
-
-fn published(lun: &Path) -> Published {
-    Published::read(&mut Disk::open(lun).unwrap()).unwrap()
-}
-
-/// The image part of a LUN, in a file of its own.
-fn image_of(made: &Made, lun: &Path) -> PathBuf {
-    let copy = made.path("image-part.img");
-    fs::copy(lun, &copy).unwrap();
-    let len = published(lun).trailer.image_bytes;
-    File::options()
-        .write(true)
-        .open(&copy)
-        .unwrap()
-        .set_len(len)
-        .unwrap();
-    copy
-}
-
-/// A copy of the image part with everything outside of the boot region set to
-/// 0xa5, as on a disk on which the source's data still stands there.
-fn poisoned(made: &Made, lun: &Path) -> PathBuf {
-    let copy = image_of(made, lun);
-    let manifest = published(lun).manifest;
-    let file = File::options().write(true).open(&copy).unwrap();
-    for block in 0..manifest.image_bytes / 4096 {
-        if !manifest.boot_region.contains(block) {
-            file.write_all_at(&[0xa5; 4096], block * 4096).unwrap();
-        }
-    }
-    copy
-}
+use common::{
+    image_of, make, poisoned, prepare, program, published, write_at, Made, Recipe, KERNEL, MIB,
+};
 
 fn files_of_boot(recipe: &Recipe) -> (Vec<String>, Vec<&'static str>) {
     let at = if recipe.separate_boot { "" } else { "/boot" };

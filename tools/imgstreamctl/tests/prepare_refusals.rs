@@ -121,7 +121,19 @@ fn damaged_partition_table() {
     write_at(&made.image, 1024 + 40, &[1]);
     refused(&made, &[], Exit::PartitionTable, "entry array is damaged");
     write_at(&made.image, 512 + 60, &[1]);
-    refused(&made, &[], Exit::PartitionTable, "header is damaged");
+    refused(
+        &made,
+        &[],
+        Exit::PartitionTable,
+        "primary header is damaged",
+    );
+    write_at(&made.image, 512, &[0; 92]);
+    refused(
+        &made,
+        &[],
+        Exit::PartitionTable,
+        "header in LBA 1 is not there",
+    );
     write_at(&made.image, 510, &[0, 0]);
     refused(&made, &[], Exit::PartitionTable, "no partition table");
 }

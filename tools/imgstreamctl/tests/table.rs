@@ -7,13 +7,40 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use common::{make, Recipe};
+use common::{make, write_at, Recipe};
 use imgstreamctl::disk::Disk;
 use imgstreamctl::table::{Kind, Table};
-use imgstreamctl::Exit;
+use imgstreamctl::{Error, Exit};
 
 const HEADER: std::ops::Range<u64> = 512..512 + 92;
 const ENTRIES: std::ops::Range<u64> = 1024..1024 + 128 * 128;
+
+fn kind(path: &Path) -> Result<Kind, Error> {
+    Kind::of(&Disk::open(path)?)
+}
+
+/// Neither half of a GPT makes an MBR: what follows from "it is an MBR" would
+/// be done to a disk that has another half.
+#[test]
+fn half_a_gpt_is_never_an_mbr() {
+    let mbr = make(&Recipe {
+        gpt: false,
+        ..Recipe::default()
+    });
+    assert_eq!(kind(&mbr.image).unwrap(), Kind::Mbr);
+    let made = make(&Recipe::default());
+    assert_eq!(kind(&made.image).unwrap(), Kind::Gpt);
+    let halves: [(u64, &[u8]); 2] = [(512, &[0; 92]), (446 + 4, &[0x83])];
+    for (at, bytes) in halves {
+        let half = made.path("half.img");
+        std::fs::copy(&made.image, &half).unwrap();
+        write_at(&half, at, bytes);
+        let error = kind(&half).unwrap_err();
+        assert_eq!(error.exit(), Exit::PartitionTable);
+        assert!(error.to_string().contains("the GPT is damaged"), "{error}");
+        assert_eq!(read(&half).unwrap_err(), Exit::PartitionTable);
+    }
+}
 
 fn read(path: &Path) -> Result<Table, Exit> {
     let read = || Table::read(&Disk::open(path)?);

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use imgstream_engine::block::Run;
+use imgstream_engine::block::{BlockState, Run};
 use imgstream_engine::fill::next_absent;
-use imgstream_engine::settle::{batch, parts, Batch, Part, Source, Step};
+use imgstream_engine::settle::{batch, parts, remedy, Batch, Part, Remedy, Source, Step};
 use imgstream_proto::disk::State;
 
 use crate::config::SECTORS;
@@ -17,18 +17,42 @@ use crate::record::{flush_round, set_state};
 use crate::rules::Broken;
 use crate::world::{home, World};
 
+/// Blocks that came from the image.
+type Fetched = BTreeMap<u64, Vec<Sector>>;
+
+/// Why a batch did not get to its end.
+enum Halt {
+    /// The disk or the journal failed.
+    Failed,
+    /// The slot of this block could not be read.
+    Slot(u64, BlockState),
+}
+
+impl From<()> for Halt {
+    fn from((): ()) -> Self {
+        Self::Failed
+    }
+}
+
 /// Moves the whole image home, then marks the disk as a plain one.
 pub async fn commit(world: Rc<World>) {
     if set_state(&world, State::Committing).await.is_err() {
         return;
     }
+    let mut rescued = Fetched::new();
     while !world.stopping.get() {
         let Some(run) = next_batch(&world) else {
             break;
         };
-        if settle(&world, run).await.is_err() {
-            world.excluded.set(None);
-            return;
+        match settle(&world, run, &rescued).await {
+            Ok(()) => {}
+            Err(Halt::Failed) => return world.excluded.set(None),
+            Err(Halt::Slot(block, state)) => {
+                world.excluded.set(None);
+                if may_rescue(&world, block, state) {
+                    rescued.insert(block, world.fetch(block).await);
+                }
+            }
         }
         dawdle(&world).await;
     }
@@ -45,6 +69,14 @@ async fn dawdle(world: &World) {
     }
 }
 
+fn may_rescue(world: &World, block: u64, state: BlockState) -> bool {
+    let wrongly = match state {
+        BlockState::Clean => world.without(Broken::CleanBelieved),
+        _ => world.without(Broken::DirtyRefetched),
+    };
+    wrongly || remedy(world.trust.get(), false, state, block, 0) == Remedy::Fetch
+}
+
 fn next_batch(world: &World) -> Option<Run> {
     let durable = world.locate(|locator| locator.counter());
     let blocks = world.config.image_blocks;
@@ -56,7 +88,7 @@ fn next_batch(world: &World) -> Option<Run> {
     batch(durable, durable, world.config.offset_blocks, blocks, max)
 }
 
-async fn settle(world: &Rc<World>, run: Run) -> Result<(), ()> {
+async fn settle(world: &Rc<World>, run: Run, rescued: &Fetched) -> Result<(), Halt> {
     // What is absent is fetched before anything is excluded. No block becomes absent, so this is all that can be
     // missing afterwards.
     let fetched = fetch_absent(world, run).await;
@@ -65,7 +97,7 @@ async fn settle(world: &Rc<World>, run: Run) -> Result<(), ()> {
         dawdle(world).await;
         match batch.next() {
             Step::Exclude(run) => exclude(world, run).await,
-            Step::WriteHome(run) => write_home(world, run, &fetched).await?,
+            Step::WriteHome(run) => write_home(world, run, &fetched, rescued).await?,
             Step::Flush => world.flush_disk().await?,
             Step::Record(counter) => {
                 if !world.without(Broken::RouteBeforeRecord) {
@@ -84,8 +116,8 @@ async fn settle(world: &Rc<World>, run: Run) -> Result<(), ()> {
     Ok(())
 }
 
-async fn fetch_absent(world: &Rc<World>, run: Run) -> BTreeMap<u64, Vec<Sector>> {
-    let mut fetched = BTreeMap::new();
+async fn fetch_absent(world: &Rc<World>, run: Run) -> Fetched {
+    let mut fetched = Fetched::new();
     let mut at = run.start;
     while let Some(absent) = world.locate(|locator| next_absent(locator, at, run.end(), 1)) {
         let data = world.fetch(absent.start).await;
@@ -107,20 +139,21 @@ async fn exclude(world: &Rc<World>, run: Run) {
 async fn write_home(
     world: &Rc<World>,
     run: Run,
-    fetched: &BTreeMap<u64, Vec<Sector>>,
-) -> Result<(), ()> {
+    fetched: &Fetched,
+    rescued: &Fetched,
+) -> Result<(), Halt> {
     let parts: Vec<Part> = world.locate(|locator| parts(locator, run).collect());
     for part in parts {
         for block in part.run.start..part.run.end() {
             let data = match part.source {
                 Source::Skip => continue,
                 Source::Zeroes => vec![ZERO; SECTORS as usize],
-                Source::Slot { .. } => world.read(world.slot(block), SECTORS).await?,
+                Source::Slot { state, .. } => read_slot(world, block, state, rescued).await?,
                 Source::Fetch => match fetched.get(&block) {
                     Some(data) => data.clone(),
                     None => {
                         world.fail(format!("block {block} became absent"));
-                        return Err(());
+                        return Err(Halt::Failed);
                     }
                 },
             };
@@ -128,4 +161,22 @@ async fn write_home(
         }
     }
     Ok(())
+}
+
+/// A slot, or what was fetched again because it could not be read.
+async fn read_slot(
+    world: &Rc<World>,
+    block: u64,
+    state: BlockState,
+    rescued: &Fetched,
+) -> Result<Vec<Sector>, Halt> {
+    if let Some(data) = rescued.get(&block) {
+        if may_rescue(world, block, state) || world.without(Broken::RescueNotAsked) {
+            return Ok(data.clone());
+        }
+    }
+    if world.config.repair && world.rng.chance(5) {
+        return Err(Halt::Slot(block, state));
+    }
+    Ok(world.read(world.slot(block), SECTORS).await?)
 }

@@ -33,7 +33,7 @@ pub struct Config {
     pub commit: bool,
     /// Whether blocks are filled in the background.
     pub fill: bool,
-    /// Whether slots of clean blocks cannot be read now and then, and are fetched again where that is allowed.
+    /// Whether slots cannot be read now and then, and are fetched again where that is allowed.
     pub repair: bool,
     /// Percent of fetches that the target cuts short and calls good.
     pub short: u64,

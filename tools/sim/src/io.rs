@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use imgstream_engine::block::{BlockState, Run};
+use imgstream_engine::block::{Base, BlockState, Run};
 use imgstream_engine::fetch::{Plan, Priority};
 use imgstream_engine::locate::{Piece, Place};
 use imgstream_engine::map::Change;
@@ -133,13 +133,17 @@ async fn store(world: Rc<World>, block: u64, data: Rc<RefCell<Vec<Sector>>>) {
     }
     let _lookup = world.enter(block).await;
     let careful = !world.without(Broken::FillIgnoresClaims);
-    if careful && !world.claims().try_claim(block) {
+    let run = Run::new(block, 1);
+    if careful
+        && world
+            .claims()
+            .try_claim_absent(&world.map(), run)
+            .is_empty()
+    {
         return;
     }
-    // Claimed first, looked at second.
     let piece = locate(&world, block);
-    let wanted = piece.place == Place::Absent;
-    if wanted || (!careful && piece.place != Place::Home) {
+    if piece.place != Place::Home {
         pause().await;
         let sectors = data.borrow().clone();
         if world.write(world.slot(block), &sectors).await.is_ok() {
@@ -214,11 +218,13 @@ async fn write_new(world: &Rc<World>, part: Within, data: &[Sector]) -> Option<R
 
 async fn write_claimed(world: &Rc<World>, part: Within, data: &[Sector]) -> Option<Result<(), ()>> {
     let before = locate(world, part.block).place;
-    let all = match before {
-        Place::Home | Place::Slot => return None,
-        _ if part.whole() => data.to_vec(),
-        Place::Absent => part.merge(fetch_only(world, part.block).await, data),
-        Place::Zero => {
+    if before == Place::Home {
+        return None;
+    }
+    let all = match world.map().state(part.block).base(part.whole())? {
+        Base::Nothing => data.to_vec(),
+        Base::Image => part.merge(fetch_only(world, part.block).await, data),
+        Base::Zeroes => {
             let mut old = vec![ZERO; SECTORS as usize];
             if world.without(Broken::ZeroMergedWithSlot) {
                 old = world.read(world.slot(part.block), SECTORS).await.ok()?;

@@ -33,6 +33,8 @@ pub enum Broken {
     ZeroMergedWithSlot,
     /// Rule 8: a dirty block whose slot cannot be read is fetched again.
     DirtyRefetched,
+    /// Rule 8: a commit uses what it fetched for a bad slot although the guest has written there meanwhile.
+    RescueNotAsked,
     /// Rule 9: blocks are routed home before the counter is durable.
     RouteBeforeRecord,
     /// Rule 9: superblocks carry the counter that I/O is routed by, not the one that the journal made durable.

@@ -78,6 +78,7 @@ fn rule_08_nothing_comes_back_over_dirty_or_zero_blocks() {
     shows_without(Broken::DiscardForgotten);
     shows_without(Broken::ZeroMergedWithSlot);
     shows_without(Broken::DirtyRefetched);
+    shows_without(Broken::RescueNotAsked);
 }
 
 #[test]

@@ -200,20 +200,20 @@ impl Login {
     /// Checks the header of an answer that reports success, and takes note of it.
     pub(super) fn check(&mut self, header: &LoginResponse) -> Result<(), Reason> {
         let has = |bit: u8| header.flags & bit != 0;
-        // 11.13.4: the version that is active is the highest both speak, and there is only 0.
+        // 11.13.2: the version that is active is the highest both speak, and there is only 0.
         if header.version_active != 0 {
             return Err(Reason::Protocol(Violation::Version));
         }
         let current = (header.flags >> 2) & 3;
         let next = header.flags & 3;
-        // 11.13.2, 11.13.3: an answer belongs to the stage of its request; it goes on only where the request asked
+        // 11.12.3, 11.13.6: an answer belongs to the stage of its request; it goes on only where the request asked
         // for it; text that continues cannot end a stage.
         let wrong_transit = has(flag::TRANSIT)
             && (!self.transit || has(flag::CONTINUE) || next != self.stage.next_code());
         if current != self.stage.code() || wrong_transit {
             return Err(Reason::Protocol(Violation::Stage));
         }
-        // 11.13.6: the answer that ends the login carries the session's handle.
+        // 11.13.3: the answer that ends the login carries the session's handle.
         if has(flag::TRANSIT) && next == 3 && header.tsih.get() == 0 {
             return Err(Reason::Protocol(Violation::NoSessionHandle));
         }

@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use imgstream_proto::abi::status::WRONG_IMAGE;
 use imgstream_proto::iscsi::sense::Sense;
 
 /// A rule of RFC 7143 that the target broke.
@@ -53,11 +54,11 @@ pub enum Violation {
     PingFlood,
     /// Answer to a request that was not sent whole yet.
     Early,
-    /// Login: stage or transition is not what was asked for (11.13.2, 6.3).
+    /// Login: stage or transition is not what was asked for (11.12.3, 11.13.6).
     Stage,
-    /// Login: version other than 0 (11.13.4).
+    /// Login: version other than 0 (11.13.2).
     Version,
-    /// Login: no session handle at the end (11.13.6).
+    /// Login: no session handle at the end (11.13.3).
     NoSessionHandle,
     /// Login: text is malformed (6.1), too long, or has a key twice (6.2).
     Text,
@@ -291,7 +292,7 @@ impl fmt::Display for Reason {
             Self::Reserved => f.write_str("the logical unit is reserved by somebody else"),
             Self::Rejected(reason) => write!(f, "the target rejected a PDU (reason {reason:#04x})"),
             Self::Announced(event) => write!(f, "the target ends the connection (event {event})"),
-            Self::WrongImage(mismatch) => write!(f, "wrong image behind the portal: {mismatch}"),
+            Self::WrongImage(mismatch) => write!(f, "{WRONG_IMAGE} behind the portal: {mismatch}"),
             Self::LoggedOut => f.write_str("logged out"),
         }
     }

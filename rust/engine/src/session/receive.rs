@@ -161,7 +161,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             };
             return;
         }
-        // 11.2.3: segments are padded to four bytes. What the padding holds does not matter.
+        // 11.2.4: segments are padded to four bytes. What the padding holds does not matter.
         match usize::try_from(self.receive.any().data_len.padding()).unwrap_or(0) {
             0 => self.got_all(),
             left => self.receive.part = Part::Padding { left },

@@ -17,7 +17,8 @@ use crate::fetch::{FetchTable, Plan, Priority};
 use crate::fill::{is_independent, missing_blocks, next_absent, Cursor};
 use crate::locate::{BootRun, Locator, Place};
 use crate::map::Change;
-use crate::settle::{batch, parts, Source};
+use crate::settle::{batch, parts, remedy, Remedy, Source, Trouble};
+use crate::trust::Trust;
 
 const CHANGES: [Change; 4] = [
     Change::Filled,
@@ -221,6 +222,7 @@ fn settle_takes_each_block_from_where_it_is() {
         .collect();
     let slot = Source::Slot {
         disk_bytes: 44 * 4096,
+        state: BlockState::Dirty,
     };
     let expected = [
         (2, 2, Source::Skip),
@@ -229,6 +231,22 @@ fn settle_takes_each_block_from_where_it_is() {
         (7, 2, Source::Fetch),
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn only_what_equals_the_image_is_fetched_again() {
+    let remedy = |trust, independent, state| remedy(trust, independent, state, 7, 4096);
+    let stop = Remedy::Stop(Trouble::Unreadable {
+        block: 7,
+        disk_bytes: 4096,
+    });
+    assert_eq!(
+        remedy(Trust::Proven, false, BlockState::Clean),
+        Remedy::Fetch
+    );
+    assert_eq!(remedy(Trust::Proven, true, BlockState::Clean), stop);
+    assert_eq!(remedy(Trust::Suspect, false, BlockState::Clean), stop);
+    assert_eq!(remedy(Trust::Proven, false, BlockState::Dirty), stop);
 }
 
 #[test]

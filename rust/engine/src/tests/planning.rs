@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::block::Run;
 use crate::locate::BootRun;
-use crate::plan::{check, fits, plan, Demand, Misplaced, Refusal};
+use crate::plan::{check, fits, plan, reach_bytes, Demand, Misplaced, Refusal};
 use crate::stage::{Stage, Step, CURSOR_BLOCKS};
 
 const GIB: u64 = 1 << 30;
@@ -29,6 +29,30 @@ fn demand() -> Demand {
         source_min_bytes: 3 * GIB,
         source_granule_bytes: 4096,
         source_base_bytes: MIB,
+    }
+}
+
+#[test]
+fn no_control_area_begins_farther_from_the_end_than_is_looked_for() {
+    for boot_entries in [1, imgstream_proto::disk::boot_list::ENTRIES_MAX] {
+        for gib in [4, 5, 100, 1000, 16 * 1024] {
+            let disk_bytes = gib * GIB + 12_345;
+            let image_bytes = (disk_bytes / 10 * 9) & !4095;
+            let found = plan(&Demand {
+                disk_bytes,
+                image_bytes,
+                boot_entries,
+                source_bytes: disk_bytes,
+                source_min_bytes: 2 * GIB,
+                boot_end_block: 10,
+                boot_blocks: 10,
+                ..demand()
+            });
+            let Ok(found) = found else { continue };
+            let start = found.geometry.control_start_bytes;
+            assert!(disk_bytes - start <= reach_bytes(disk_bytes), "{gib} GiB");
+            assert!(reach_bytes(disk_bytes) < disk_bytes / 4 + 256 * MIB);
+        }
     }
 }
 

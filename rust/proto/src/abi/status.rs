@@ -79,7 +79,7 @@ attributes! {
     Reconnects = "reconnects";
     /// `on` or `off`, then the minimum and the maximum rate in KiB/s.
     Fill = "fill";
-    /// `idle`, `running`, `paused` or `done`.
+    /// `idle`, `running`, `paused` or `done`; or [`COMMIT_STOPPED`], a colon, and the reason.
     Commit = "commit";
     /// Reads that failed.
     ErrorsRead = "errors_read";
@@ -95,10 +95,18 @@ attributes! {
     LastError = "last_error";
     /// `yes` while the read-only view of the source is open.
     SourceView = "source_view";
+    /// `known`, or `waiting`: the partition table has not been read yet.
+    Partitions = "partitions";
 }
 
 /// The directory of the files.
 pub const DIRECTORY: &str = "/sys/block/imgstream0/imgstream";
+
+/// The word of [`Attribute::Commit`] for a commit that cannot go on by itself.
+pub const COMMIT_STOPPED: &str = "stopped";
+
+/// How the reason of a [`Attribute::Connection`] begins if the portal offers another image than it should.
+pub const WRONG_IMAGE: &str = "wrong image";
 
 /// What a connection does, [`Attribute::Connection`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -92,7 +92,7 @@ pub struct SuperblockDisk {
     initiator_name_len: U16,
     vpd83_len: U16,
     isid: [u8; 6],
-    reserved: U32,
+    boot_blocks_crc32c: U32,
     target_name: [u8; NAME_LEN],
     initiator_name: [u8; NAME_LEN],
     vpd83: [u8; VPD83_LEN],
@@ -126,6 +126,7 @@ const _: () = assert!(offset_of!(SuperblockDisk, canaries) == 248);
 const _: () = assert!(offset_of!(SuperblockDisk, lun) == 312);
 const _: () = assert!(offset_of!(SuperblockDisk, target_name_len) == 320);
 const _: () = assert!(offset_of!(SuperblockDisk, isid) == 326);
+const _: () = assert!(offset_of!(SuperblockDisk, boot_blocks_crc32c) == 332);
 const _: () = assert!(offset_of!(SuperblockDisk, target_name) == 336);
 const _: () = assert!(offset_of!(SuperblockDisk, initiator_name) == 560);
 const _: () = assert!(offset_of!(SuperblockDisk, vpd83) == 784);
@@ -300,6 +301,8 @@ pub struct Superblock {
     pub image: ImageIdentity,
     /// SHA-256 of the source's [0, S) after the shrink; zero: not recorded.
     pub source_hash: [u8; 32],
+    /// CRC-32C of the target's boot blocks, in the order of the boot list; zero: not recorded, and equal to nothing.
+    pub boot_blocks_crc32c: u32,
     /// Image blocks below this are home. Counter records of the journal may raise it.
     pub copy_counter_blocks: u64,
     /// Where replay begins.
@@ -325,6 +328,7 @@ impl Superblock {
             geometry,
             image: ImageIdentity::default(),
             source_hash: [0; 32],
+            boot_blocks_crc32c: 0,
             copy_counter_blocks: 0,
             checkpoint: Checkpoint::default(),
             origin: Origin::default(),
@@ -375,6 +379,7 @@ impl Superblock {
         raw.lun_bytes = U64::new(self.image.lun_bytes);
         raw.root_hash = self.image.root_hash;
         raw.source_hash = self.source_hash;
+        raw.boot_blocks_crc32c = U32::new(self.boot_blocks_crc32c);
         raw.copy_counter_blocks = U64::new(self.copy_counter_blocks);
         raw.checkpoint_sequence = U64::new(self.checkpoint.sequence);
         raw.checkpoint_position = U64::new(self.checkpoint.position_bytes);
@@ -430,6 +435,7 @@ impl SuperblockDisk {
             geometry: self.geometry()?,
             image: self.image()?,
             source_hash: self.source_hash,
+            boot_blocks_crc32c: self.boot_blocks_crc32c.get(),
             copy_counter_blocks: self.copy_counter_blocks.get(),
             checkpoint: Checkpoint {
                 sequence: self.checkpoint_sequence.get(),

@@ -59,6 +59,7 @@ pub(super) fn sample_superblock() -> Superblock {
         None,
     ];
     superblock.source_hash = [5; 32];
+    superblock.boot_blocks_crc32c = 0x0b0b_b10c;
     superblock.copy_counter_blocks = 42;
     superblock.checkpoint = Checkpoint {
         sequence: 1000,
@@ -471,6 +472,7 @@ prop_compose! {
             canary.map(|(block, crc32c)| Canary { block, crc32c })
         });
         superblock.source_hash = ids.3;
+        superblock.boot_blocks_crc32c = flags.3.rotate_left(7);
         superblock.copy_counter_blocks = counter;
         superblock.checkpoint = Checkpoint { sequence, position_bytes: position };
         superblock.origin.target_name = target_name;

@@ -111,7 +111,7 @@ impl DataSegmentLength {
         u32::from_be_bytes([0, a, b, c])
     }
 
-    /// How many bytes of padding follow a segment of this length (11.2.3: segments end at a multiple of four).
+    /// How many bytes of padding follow a segment of this length (11.2.4: segments end at a multiple of four).
     pub const fn padding(self) -> u32 {
         self.bytes().wrapping_neg() & 3
     }

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl attach`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use imgstream_engine::state;
 
 use crate::blockdev;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::medium::DiskMedium;
-use crate::ondisk::{self, Found};
+use crate::ondisk::{self, inspect, Found, Search};
 use crate::refusal::Refusal;
+use crate::repository;
 use crate::stage::{attach, Report};
 
 /// Attaches a disk that carries an imgstream superblock.
@@ -29,7 +31,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let disk = match args.disk {
-        Some(disk) => disk,
+        // Links go: partitions are looked up by the disk's own name.
+        Some(named) => fs::canonicalize(&named).map_err(Error::io("opening", &named))?,
         None => the_only_one()?,
     };
     let found = superblock_of(&disk)?.ok_or_else(|| Refusal::NoSuperblock {
@@ -47,7 +50,22 @@ pub fn run(args: Args) -> Result<()> {
     if args.network {
         attach::network(&disk, &found, &mut report)?;
     }
+    refuse_wrong_image(&disk)?;
     attach::attach(&disk, &mut report)
+}
+
+/// A device whose missing blocks would be waited for for ever is not offered.
+/// Without any the repository is not asked for anything again.
+fn refuse_wrong_image(disk: &Path) -> Result<()> {
+    let mut medium = DiskMedium::open_ro(disk)?;
+    // What cannot be read in one copy the module takes from the other, or says so.
+    let Ok(area) = inspect::inspect(&mut medium, &disk.display().to_string()) else {
+        return Ok(());
+    };
+    match area.blocks {
+        Some(blocks) if blocks.absent > 0 => repository::refuse_wrong_image(&area.superblock),
+        _ => Ok(()),
+    }
 }
 
 fn superblock_of(disk: &Path) -> Result<Option<Found>> {
@@ -57,23 +75,15 @@ fn superblock_of(disk: &Path) -> Result<Option<Found>> {
 
 /// The disk with a migration that can be attached.
 fn the_only_one() -> Result<PathBuf> {
-    let mut all = Vec::new();
-    for disk in blockdev::disks() {
-        let attachable = superblock_of(&disk)?.map(|found| found.superblock.state);
-        if attachable.is_some_and(state::attachable) {
-            all.push(disk);
-        }
+    let search = Search::of(blockdev::disks());
+    if let Some((disk, _)) = search.only(state::attachable)? {
+        return Ok(disk);
     }
-    let places: Vec<String> = all.iter().map(|p| p.display().to_string()).collect();
-    match all.pop() {
-        Some(one) if all.is_empty() => Ok(one),
-        Some(_) => Err(Refusal::SecondSuperblock {
-            places: places.join(", "),
-        }
-        .into()),
-        None => Err(Refusal::NoSuperblock {
-            place: "on no disk of this computer".into(),
-        }
-        .into()),
+    let others = search
+        .failures()
+        .map_or(String::new(), |failures| format!(" ({failures})"));
+    Err(Refusal::NoSuperblock {
+        place: format!("on no disk of this computer{others}"),
     }
+    .into())
 }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use imgstream_engine::state;
@@ -12,10 +12,11 @@ use imgstream_proto::abi::DISK_NAME;
 use imgstream_proto::disk::State;
 
 use crate::blockdev;
+use crate::device::Status;
 use crate::error::{Error, Result};
 use crate::finish;
 use crate::medium::DiskMedium;
-use crate::ondisk::{self, Found};
+use crate::ondisk::{self, Found, Search};
 use crate::power::{self, Cmdline};
 use crate::refusal::Refusal;
 use crate::stage::{attach, Report};
@@ -66,44 +67,37 @@ fn look(cmdline: &Cmdline, patience: Duration) -> Result<Option<(PathBuf, Found)
     loop {
         // In this order: root's disk is then among those that are looked at.
         let root = cmdline.root.as_deref().and_then(root_device);
-        if let Some(found) = alive()? {
-            return Ok(Some(found));
-        }
-        if root.is_some() || begin.elapsed() >= patience {
-            return Ok(None);
+        let search = Search::of(blockdev::disks());
+        let root_disk = root.as_deref().and_then(blockdev::disk_of);
+        let last = root.is_some() || begin.elapsed() >= patience;
+        if let Some(answer) = answer(&search, root_disk.as_deref(), last)? {
+            return Ok(answer);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// The one disk with a migration that is not over.
-fn alive() -> Result<Option<(PathBuf, Found)>> {
-    let mut all = Vec::new();
-    for path in blockdev::disks() {
-        let mut disk = match DiskMedium::open_ro(&path) {
-            Ok(disk) => disk,
-            Err(_) => continue,
-        };
-        if let Some(found) = ondisk::find(&mut disk, &path.display().to_string())? {
-            let state = found.superblock.state;
-            if !state::ended(state) || state == State::RolledBack {
-                all.push((path, found));
-            }
-        }
+/// What a look at all disks says; `None`: look again. A disk that cannot be
+/// read or understood is no reason to stop if another carries the migration,
+/// or if root is on a disk that certainly carries none. Otherwise it may be
+/// the one that is meant, and root on it must not be mounted.
+fn answer(
+    search: &Search,
+    root_disk: Option<&Path>,
+    last: bool,
+) -> Result<Option<Option<(PathBuf, Found)>>> {
+    let found = search.only(|state| !state::ended(state) || state == State::RolledBack)?;
+    if found.is_none() && !last {
+        return Ok(None);
     }
-    the_only_one(all)
-}
-
-/// With two candidates nobody can tell which is meant.
-fn the_only_one(mut all: Vec<(PathBuf, Found)>) -> Result<Option<(PathBuf, Found)>> {
-    if all.len() > 1 {
-        let places: Vec<String> = all.iter().map(|(p, _)| p.display().to_string()).collect();
-        return Err(Refusal::SecondSuperblock {
-            places: places.join(", "),
-        }
-        .into());
+    let Some(failures) = search.failures() else {
+        return Ok(Some(found));
+    };
+    if found.is_none() && root_disk.is_none_or(|disk| search.failed_on(disk)) {
+        return Err(Error::Other(failures));
     }
-    Ok(all.pop())
+    println!("imgstream: left out: {failures}");
+    Ok(Some(found))
 }
 
 /// The device that `root=` names, if udev has made it.
@@ -138,26 +132,44 @@ fn start(disk: &Path, found: Found, cmdline: &Cmdline) -> Result<()> {
             disk.display()
         )));
     }
-    if !attach::network(disk, &found, &mut report)? {
-        try_network_later(disk)?;
-    }
+    let up = attach::network(disk, &found, &mut report)?;
+    let trying = (!up).then(|| try_network(disk)).transpose()?;
     attach::attach(disk, &mut report)?;
+    if let Some(trying) = trying {
+        await_network(trying, &mut report)?;
+    }
     if cmdline.commit_now {
-        finish::commit_here(disk, &mut report)?;
+        finish::commit_here(&mut report)?;
         return power::leave_now(cmdline.after.unwrap_or(After::Reboot));
     }
     Ok(())
 }
 
-/// A process of its own, which goes on when the initramfs is left.
-fn try_network_later(disk: &Path) -> Result<()> {
+/// A process of its own, for an attach waits for what the repository has.
+fn try_network(disk: &Path) -> Result<Child> {
     let own = Path::new("/proc/self/exe");
     Command::new(own)
         .args(["boot", "--network"])
         .arg(disk)
         .spawn()
-        .map_err(Error::io("starting", own))?;
-    Ok(())
+        .map_err(Error::io("starting", own))
+}
+
+/// The system is not started without a network that it needs: the process
+/// loses its programs and `/dev` when the initramfs is left, and the system's
+/// own settings may not lead to the repository.
+fn await_network(mut trying: Child, report: &mut Report) -> Result<()> {
+    let failed = |e| Error::io("waiting for", Path::new("the network"))(e);
+    if Status::read()?.independent {
+        let _ = trying.kill();
+        return trying.wait().map(drop).map_err(failed);
+    }
+    report.line("the network is waited for: blocks of this system are not on the disk yet");
+    let status = trying.wait().map_err(failed)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::Other("the network could not be set up".into()))
 }
 
 fn network_for_ever(disk: &Path) -> Result<()> {
@@ -205,26 +217,64 @@ fn check_root(root: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use imgstream_proto::disk::superblock::Superblock;
-    use imgstream_proto::disk::Geometry;
+    use crate::medium::Medium;
+    use crate::ondisk::pair;
+    use std::fs::File;
 
-    fn candidate(path: &str) -> (PathBuf, Found) {
-        let superblock = Superblock::new([7; 16], State::Streaming, Geometry::default());
-        let found = Found {
-            superblock,
-            stale: None,
-        };
-        (path.into(), found)
+    const MIB: u64 = 1 << 20;
+
+    /// Disks: 0 and 1 carry migrations, 2 none, 3 a damaged superblock; 4 is not there.
+    fn disks(directory: &Path) -> Vec<PathBuf> {
+        let paths: Vec<PathBuf> = (0..5).map(|i| directory.join(format!("disk{i}"))).collect();
+        for path in &paths[..4] {
+            File::create(path).unwrap().set_len(130 * MIB).unwrap();
+        }
+        for i in [0, 1, 3] {
+            let mut disk = DiskMedium::open_alone(&paths[i]).unwrap();
+            let superblock = crate::stage::tests::superblock(State::Streaming);
+            pair::create(&mut disk, &superblock).unwrap();
+            if i == 3 {
+                for at in imgstream_engine::pair::locations(&superblock).unwrap() {
+                    let mut block = [0; 4096];
+                    disk.read(at, &mut block).unwrap();
+                    block[100] ^= 1;
+                    disk.write(at, &block).unwrap();
+                }
+            }
+        }
+        paths
     }
 
     #[test]
-    fn two_disks_are_not_guessed_between() {
-        assert!(the_only_one(Vec::new()).unwrap().is_none());
-        let one = the_only_one(vec![candidate("/dev/vda")]).unwrap();
-        assert_eq!(one.unwrap().0, Path::new("/dev/vda"));
-        let error = the_only_one(vec![candidate("/dev/vda"), candidate("/dev/vdb")]).unwrap_err();
-        assert_eq!(error.exit(), crate::Exit::SecondSuperblock);
-        assert!(error.to_string().contains("/dev/vda, /dev/vdb"), "{error}");
+    fn a_disk_that_nothing_can_be_said_of_stops_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = disks(dir.path());
+        let of = |which: &[usize]| Search::of(which.iter().map(|i| all[*i].clone()));
+        for last in [false, true] {
+            let found = answer(&of(&[3, 4, 0, 2]), None, last).unwrap().unwrap();
+            assert_eq!(found.unwrap().0, all[0]);
+            let error = answer(&of(&[0, 3, 1]), None, last).unwrap_err();
+            assert_eq!(error.exit(), crate::Exit::SecondSuperblock);
+            assert!(error.to_string().contains("disk0, "), "{error}");
+        }
+        // Root is on a disk that carries nothing: a plain system.
+        let none = answer(&of(&[2, 3, 4]), Some(&all[2]), true).unwrap();
+        assert!(none.unwrap().is_none());
+        assert!(answer(&of(&[2]), None, true).unwrap().unwrap().is_none());
+        // There is time to look again.
+        assert!(answer(&of(&[2, 3]), None, false).unwrap().is_none());
+    }
+
+    #[test]
+    fn root_on_a_disk_that_nothing_can_be_said_of_is_not_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = disks(dir.path());
+        let search = Search::of([2, 3, 4].map(|i| all[i].clone()));
+        for root in [None, Some(&all[3]), Some(&all[4])] {
+            let error = answer(&search, root.map(PathBuf::as_path), true).unwrap_err();
+            assert!(error.to_string().contains("disk3: "), "{error}");
+            assert!(error.to_string().contains("disk4: "), "{error}");
+        }
     }
 
     #[test]

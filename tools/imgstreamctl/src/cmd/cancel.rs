@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl cancel`.
 
+use super::finish_rollback;
 use crate::error::Result;
 use crate::refusal::Refusal;
 use crate::switch::source;
 
-/// Takes a migration back before the disk is shrunk.
+/// Takes a migration back before a block of the source is overwritten.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
@@ -18,7 +19,7 @@ pub fn run(_args: Args) -> Result<()> {
         }
         .into());
     }
-    source::remove()?;
+    finish_rollback::restore()?;
     println!("cancelled: the next boot is this system's own");
     Ok(())
 }

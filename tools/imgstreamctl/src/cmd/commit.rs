@@ -67,6 +67,7 @@ fn begin(args: &Args, control: &Control, status: &Status) -> Result<()> {
         }
         .into());
     }
+    status.refuse_wrong_image()?;
     confirm(
         args.yes || running,
         "After this there is no way back to the source: its files are overwritten.",
@@ -83,7 +84,10 @@ fn begin(args: &Args, control: &Control, status: &Status) -> Result<()> {
 /// Prints a line every two seconds with what was done since the last one.
 fn wait() -> Result<()> {
     let mut last = (Instant::now(), Status::read()?.copied_bytes);
-    finish::wait_committed(&mut |status| {
+    finish::wait_committed(&mut |status, note| {
+        if let Some(note) = note {
+            println!("{note}");
+        }
         let seconds = last.0.elapsed().as_secs_f64();
         if seconds >= EVERY.as_secs_f64() {
             let moved = status.copied_bytes.saturating_sub(last.1);

@@ -106,6 +106,7 @@ fn superblock(sb: &Superblock) -> Value {
         "trailer_crc32c": sb.image.trailer_crc32c,
         "canaries": canaries,
         "source_hash": hash(&sb.source_hash),
+        "boot_blocks_crc32c": sb.boot_blocks_crc32c,
         "copy_counter_blocks": sb.copy_counter_blocks,
         "checkpoint": {
             "sequence": sb.checkpoint.sequence,

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl finish-commit`: the last act of a commit, in the running
-//! target. Called by `commit --wait` and by imgstream-finish.service.
+//! target. Called by `commit --wait` and by imgstream-finish.service, which
+//! also goes on after a cut, and does what a commit from the initramfs left.
+//!
+//! As long as the superblock says `committed`, everything is done again:
+//! hooks, initramfs, partition table, control area. It goes when all of that
+//! is durable; the unit goes after it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -65,14 +70,17 @@ pub fn finish(disk: &Path) -> Result<()> {
     if state_on(disk)? != Some(State::Committed) {
         return Ok(());
     }
+    let view = finish::view_of(disk);
+    // What would stop the last step stops before the first.
+    finish::check(&view)?;
     println!("taking imgstream out of the boot path");
     remove(&HOOKS)?;
     rebuild_initramfs()?;
-    rustix::fs::sync();
+    make_durable()?;
     println!("moving the backup of the partition table to the end of the disk");
-    finish::finish_disk(disk, &finish::view_of(disk))?;
+    finish::finish_disk(disk, &view)?;
     remove(&UNIT)?;
-    rustix::fs::sync();
+    make_durable()?;
     println!("committed: from the next boot on this is a plain disk");
     Ok(())
 }
@@ -129,12 +137,15 @@ fn remove(files: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// A cut leaves the old initramfs or the new one: update-initramfs makes each
+/// beside the old one and renames it when it is whole, and ext4 writes a file's
+/// data before it commits a rename over another file. Either starts the target,
+/// because the old one does nothing on a disk that is `committed`.
 fn rebuild_initramfs() -> Result<()> {
     let path = std::env::var("PATH").unwrap_or_default();
     let status = Command::new("update-initramfs")
         .args(["-u", "-k", "all"])
         .env("PATH", format!("{path}:/usr/sbin:/sbin"))
-        .env("IMGSTREAM_FINISHING", "1")
         .status()
         .map_err(|e| program::Error::Run("update-initramfs", e))?;
     if status.success() {
@@ -145,4 +156,14 @@ fn rebuild_initramfs() -> Result<()> {
         said: status.to_string(),
     }
     .into())
+}
+
+/// Unlike sync(2), this says when something could not be written.
+fn make_durable() -> Result<()> {
+    for place in ["/", "/boot", "/etc", "/usr"].map(Path::new) {
+        File::open(place)
+            .and_then(|directory| Ok(rustix::fs::syncfs(directory)?))
+            .map_err(Error::io("writing", place))?;
+    }
+    Ok(())
 }

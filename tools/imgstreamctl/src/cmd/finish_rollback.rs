@@ -3,7 +3,7 @@
 //! imgstream-source.service, when the stage left it: after a roll back, a
 //! refusal, or a cut before anything was overwritten.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use imgstream_engine::state;
 use imgstream_proto::disk::State;
@@ -22,44 +22,65 @@ pub struct Args {}
 
 /// Runs the command.
 pub fn run(_args: Args) -> Result<()> {
-    if source::is_armed()? {
+    let root = root()?;
+    let disk = blockdev::disk_of(&root);
+    // After a roll back an entry that still stands is left over.
+    if source::is_armed()? && !rolled_back(disk.as_deref())? {
         println!(
             "a migration is about to begin at the next boot; `imgstreamctl cancel` takes it back"
         );
         return Ok(());
     }
-    let root = blockdev::device_of_mount("/")
-        .ok_or_else(|| Error::Other("the device of the root file system is not known".into()))?;
-    if let Some(disk) = blockdev::disk_of(&root) {
-        give_up(&disk)?;
+    restore()?;
+    println!("this system is as it was before `imgstreamctl migrate`");
+    Ok(())
+}
+
+fn root() -> Result<PathBuf> {
+    blockdev::device_of_mount("/")
+        .ok_or_else(|| Error::Other("the device of the root file system is not known".into()))
+}
+
+fn rolled_back(disk: Option<&Path>) -> Result<bool> {
+    let Some(disk) = disk else { return Ok(false) };
+    let found = ondisk::find(&mut DiskMedium::open_ro(disk)?, &disk.display().to_string())?;
+    Ok(found.is_some_and(|found| found.superblock.state == State::RolledBack))
+}
+
+/// Takes everything back that `migrate` and a stage that was cut have done.
+pub fn restore() -> Result<()> {
+    let root = root()?;
+    match blockdev::disk_of(&root) {
+        Some(disk) => give_up(&disk, &mut source::disarm)?,
+        None => source::disarm()?,
     }
     grow(&root)?;
     if let Some(reason) = source::last_refusal() {
         println!("the migration was refused: {reason}");
     }
-    source::remove()?;
-    println!("this system is as it was before `imgstreamctl migrate`");
-    Ok(())
+    source::remove()
 }
 
-/// Superblocks behind the file system end before it grows over them. In
-/// `relocating` nothing of the source was overwritten; any later state means
-/// that this system should not be running.
-fn give_up(disk: &Path) -> Result<()> {
+/// Superblocks behind the file system end before it grows over them, and after
+/// the boot entry: without them the stage would begin anew. In `relocating`
+/// nothing of the source was overwritten; any later state means that this
+/// system should not be running, and then nothing is touched.
+fn give_up(disk: &Path, disarm: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let place = disk.display().to_string();
-    let mut medium = DiskMedium::open_rw(disk)?;
-    let Some(found) = ondisk::find(&mut medium, &place)? else {
-        return Ok(());
-    };
-    let now = found.superblock.state;
-    if now != State::Relocating && !state::ended(now) {
+    let mut medium = DiskMedium::open_shared(disk)?;
+    let found = ondisk::find(&mut medium, &place)?;
+    let now = found.as_ref().map(|found| found.superblock.state);
+    if let Some(state) = now.filter(|now| *now != State::Relocating && !state::ended(*now)) {
         return Err(Refusal::MigrationAlive {
             place,
-            state: now.to_string(),
+            state: state.to_string(),
         }
         .into());
     }
-    pair::wipe_pair(&mut medium, &found.superblock)
+    disarm()?;
+    found.map_or(Ok(()), |found| {
+        pair::wipe_pair(&mut medium, &found.superblock)
+    })
 }
 
 /// Online: the kernel does it, nothing has to be unmounted.
@@ -68,4 +89,49 @@ fn grow(root: &Path) -> Result<()> {
     let output = program::e2fs("resize2fs", &[&device])?;
     program::text("resize2fs", output)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a migration in `state`, whether the entry was taken out, and how giving up ends.
+    fn given_up(state: State, goes: bool) -> (Option<State>, bool, Result<()>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let superblock = crate::stage::tests::superblock(state);
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(superblock.geometry.disk_bytes).unwrap();
+        let mut disk = DiskMedium::open_alone(&path).unwrap();
+        pair::create(&mut disk, &superblock).unwrap();
+        let mut asked = false;
+        let done = give_up(&path, &mut || {
+            asked = true;
+            match goes {
+                true => Ok(()),
+                false => Err(Error::Other("it stays".into())),
+            }
+        });
+        let left = ondisk::find(&mut disk, "disk").unwrap();
+        (left.map(|found| found.superblock.state), asked, done)
+    }
+
+    #[test]
+    fn superblocks_go_after_the_entry() {
+        for state in [State::Relocating, State::RolledBack, State::Cancelled] {
+            let (left, asked, done) = given_up(state, true);
+            assert!(left.is_none() && asked && done.is_ok(), "{state}");
+            let (left, asked, done) = given_up(state, false);
+            assert!(left == Some(state) && asked && done.is_err(), "{state}");
+        }
+    }
+
+    #[test]
+    fn what_has_overwritten_the_source_is_not_given_up() {
+        for state in [State::Storing, State::Streaming, State::RollingBack] {
+            let (left, asked, done) = given_up(state, true);
+            assert_eq!(done.unwrap_err().exit(), crate::Exit::MigrationAlive);
+            assert!(left == Some(state) && !asked, "{state}");
+        }
+    }
 }

@@ -5,9 +5,8 @@ use crate::confirm::confirm;
 use crate::device::status::bytes;
 use crate::error::Result;
 use crate::network::{self, capture};
-use crate::plan::{self, Plan, Source};
+use crate::plan::{Plan, Ready, Survey};
 use crate::program;
-use crate::publish::Published;
 use crate::refusal::Refusal;
 use crate::repository::Address;
 use crate::switch::arm;
@@ -19,8 +18,8 @@ pub struct Args {
     /// Where the image is.
     #[command(flatten)]
     address: Address,
-    /// Address that the target uses instead of this system's: IP/PREFIX[,GATEWAY[,DNS[,DNS]]].
-    #[arg(long = "static", value_name = "ADDRESSES")]
+    /// Addresses that the target uses instead of this system's.
+    #[arg(long = "static", value_name = "IP/PREFIX[,ROUTER[,DNS[,DNS]]]")]
     fixed: Option<capture::StaticAddress>,
     /// Record the SHA-256 of the shrunk source, which a roll back compares.
     #[arg(long)]
@@ -41,25 +40,25 @@ pub fn run(args: Args) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Refusal::NotRoot.into());
     }
-    let mut remote = args.address.connect()?;
-    let image = Published::read(&mut remote)?;
-    let trailer_crc32c = image.trailer_crc32c;
-    let plan = plan::compute(Source::inspect(None)?, image)?;
-    let kernel = arm::refuse_early(&plan)?;
-    let network = capture::capture(remote.portal.ip(), args.fixed.as_ref())?;
+    let Ready {
+        mut remote,
+        plan,
+        kernel,
+        network,
+    } = Survey::of(&args.address, None, args.fixed.as_ref()).ready()?;
     tell(&plan, &network::describe(&network));
     confirm(
         args.yes,
         "This computer restarts and comes back as the image; until you commit you can go back.",
     )?;
-    let control = arm::control(&plan, &remote, trailer_crc32c, network)?;
+    let control = arm::control(&plan, &remote, network)?;
     let facts = arm::facts(&plan, args.hash_source, args.after)?;
     arm::install(&plan, &mut remote, &kernel, &control, &facts)?;
     if args.no_reboot {
         println!("the migration begins at the next start; `imgstreamctl cancel` takes it back");
         return Ok(());
     }
-    println!("restarting");
+    println!("restarting; until the computer does, `imgstreamctl cancel` takes the migration back");
     let output = program::run("systemctl", "systemd", &["reboot"])?;
     program::text("systemctl", output)?;
     Ok(())

@@ -3,9 +3,11 @@
 
 use std::path::PathBuf;
 
-use crate::error::Result;
-use crate::plan::{self, Plan, Source};
-use crate::publish::Published;
+use serde_json::{json, Value};
+
+use crate::error::{Error, Result};
+use crate::network::{self, capture};
+use crate::plan::{Plan, Survey};
 use crate::repository::Address;
 
 /// Says what a migration would do, without writing anything.
@@ -17,67 +19,94 @@ pub struct Args {
     /// The source's disk; the running system's without it.
     #[arg(long, value_name = "DEVICE")]
     pub disk: Option<PathBuf>,
+    /// Addresses that the target uses instead of this system's.
+    #[arg(long = "static", value_name = "IP/PREFIX[,ROUTER[,DNS[,DNS]]]")]
+    pub fixed: Option<capture::StaticAddress>,
     /// Print facts as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Runs the command.
+/// Runs the command. What is known is printed even if something is refused.
 pub fn run(args: Args) -> Result<()> {
-    let image = Published::read(args.address.open()?.as_mut())?;
-    let source = Source::inspect(args.disk.as_deref())?;
-    let plan = plan::compute(source, image)?;
+    let survey = Survey::of(&args.address, args.disk.as_deref(), args.fixed.as_ref());
     if args.json {
-        println!("{:#}", facts(&plan));
+        println!("{:#}", facts(&survey));
     } else {
-        print(&plan);
+        print(&survey);
     }
-    Ok(())
+    survey.refusals.end()
 }
 
-fn facts(plan: &Plan) -> serde_json::Value {
-    let geometry = &plan.geometry;
-    serde_json::json!({
-        "disk": plan.source.disk,
-        "root_device": plan.source.root_device,
-        "root_partition": plan.source.root.number,
-        "filesystem": plan.source.facts,
-        "filesystem_minimum_bytes": plan.source.minimum_bytes,
-        "filesystem_new_bytes": plan.filesystem_bytes,
-        "nic_driver": plan.source.nic_driver,
-        "disk_bytes": geometry.disk_bytes,
-        "source_bytes": geometry.source_bytes,
-        "relocated_start_bytes": geometry.relocated_start_bytes,
-        "relocated_bytes": plan.boot_bytes(),
-        "useful_start_bytes": geometry.useful_start_bytes,
-        "control_start_bytes": geometry.control_start_bytes,
-        "image_bytes": geometry.image_bytes,
-        "boot_bytes": plan.boot_bytes(),
-        "boot_end_bytes": plan.image.manifest.boot_region.end_bytes(),
-        "shrink_bytes": plan.shrink_bytes,
-        "spare_bytes": plan.spare_bytes,
-        "forecast": plan.forecast,
-        "image": plan.image.manifest.name,
-        "image_uuid": plan.image.manifest.image_uuid,
+/// Everything that is known; `null` what is not.
+fn facts(survey: &Survey) -> Value {
+    let plan = survey.plan.as_ref();
+    let source = survey.inspection.source.as_ref();
+    let manifest = survey.image.as_ref().map(|image| &image.manifest);
+    let region = manifest.map(|manifest| &manifest.boot_region);
+    let geometry = plan.map(|plan| &plan.geometry);
+    json!({
+        "disk": survey.disk,
+        "root_device": source.map(|source| &source.root_device),
+        "root_partition": source.map(|source| source.root.number),
+        "filesystem": survey.inspection.facts,
+        "filesystem_minimum_bytes": survey.inspection.minimum_bytes,
+        "filesystem_new_bytes": plan.map(|plan| plan.filesystem_bytes),
+        "network": survey.network.as_ref().map(network::describe),
+        "disk_bytes": survey.inspection.disk_bytes,
+        "source_bytes": geometry.map(|g| g.source_bytes),
+        "relocated_start_bytes": geometry.map(|g| g.relocated_start_bytes),
+        "relocated_bytes": plan.map(Plan::boot_bytes),
+        "useful_start_bytes": geometry.map(|g| g.useful_start_bytes),
+        "control_start_bytes": geometry.map(|g| g.control_start_bytes),
+        "image_bytes": manifest.map(|manifest| manifest.image_bytes),
+        "boot_bytes": region.map(|region| region.bytes()),
+        "boot_end_bytes": region.map(|region| region.end_bytes()),
+        "shrink_bytes": plan.map(|plan| plan.shrink_bytes),
+        "spare_bytes": plan.map(|plan| plan.spare_bytes),
+        "forecast": plan.map(|plan| plan.forecast),
+        "image": manifest.map(|manifest| &manifest.name),
+        "image_uuid": manifest.map(|manifest| &manifest.image_uuid),
+        "refusals": survey.refusals.iter().map(refusal).collect::<Vec<_>>(),
     })
 }
 
-fn print(plan: &Plan) {
-    let source = &plan.source;
-    let manifest = &plan.image.manifest;
-    println!("image    {} ({})", manifest.name, manifest.image_uuid);
-    println!(
-        "source   {}, root on partition {} ({})",
-        source.disk.display(),
-        source.root.number,
-        source.root_device.display()
-    );
-    println!();
-    for (name, bytes, what) in numbers(plan) {
-        println!("{name:>11} {bytes:>16}  {:>11}  {what}", human(bytes));
+fn refusal(error: &Error) -> Value {
+    let exit = error.exit();
+    json!({ "code": exit.code(), "name": exit.name(), "sentence": error.to_string() })
+}
+
+fn print(survey: &Survey) {
+    if let Some(image) = &survey.image {
+        let manifest = &image.manifest;
+        println!("image    {} ({})", manifest.name, manifest.image_uuid);
     }
-    let forecast = &plan.forecast;
+    if let Some(source) = &survey.inspection.source {
+        println!(
+            "source   {}, root on partition {} ({})",
+            source.disk.display(),
+            source.root.number,
+            source.root_device.display()
+        );
+    }
+    if let Some(network) = &survey.network {
+        println!("network  {}", network::describe(network));
+    }
     println!();
+    for (name, bytes, what) in numbers(survey) {
+        if let Some(bytes) = bytes {
+            println!("{name:>11} {bytes:>16}  {:>11}  {what}", human(bytes));
+        }
+    }
+    println!();
+    if let Some(plan) = &survey.plan {
+        print_forecast(plan);
+    }
+    println!("Nothing was written.");
+}
+
+fn print_forecast(plan: &Plan) {
+    let forecast = &plan.forecast;
     println!(
         "Fetched before the restart: {}. Fetched in all: {}.",
         human(forecast.fetch_first_bytes),
@@ -88,62 +117,85 @@ fn print(plan: &Plan) {
         forecast.downtime_s,
         human(forecast.moved_bytes)
     );
-    println!("Nothing was written.");
 }
 
-/// Every number of the plan, as name, bytes and meaning.
-fn numbers(plan: &Plan) -> Vec<(&'static str, u64, &'static str)> {
-    let (geometry, source) = (&plan.geometry, &plan.source);
-    vec![
-        ("D", geometry.disk_bytes, "size of the disk"),
-        ("S", geometry.source_bytes, "end of the shrunk source"),
+/// A number of the plan: name, bytes if they are known, meaning.
+type Number = (&'static str, Option<u64>, &'static str);
+
+/// Every number, as they lie on the disk, then those behind them.
+fn numbers(survey: &Survey) -> [Number; 15] {
+    let plan = survey.plan.as_ref();
+    let geometry = plan.map(|plan| &plan.geometry);
+    let inspection = &survey.inspection;
+    let facts = inspection.facts.as_ref();
+    let manifest = survey.image.as_ref().map(|image| &image.manifest);
+    let region = manifest.map(|manifest| &manifest.boot_region);
+    [
+        ("D", inspection.disk_bytes, "size of the disk"),
+        (
+            "S",
+            geometry.map(|g| g.source_bytes),
+            "end of the shrunk source",
+        ),
         (
             "R",
-            geometry.relocated_start_bytes,
+            geometry.map(|g| g.relocated_start_bytes),
             "start of the relocated blocks",
         ),
         (
             "U",
-            geometry.useful_start_bytes,
+            geometry.map(|g| g.useful_start_bytes),
             "start of the useful part: the image's blocks",
         ),
         (
             "C",
-            geometry.control_start_bytes,
+            geometry.map(|g| g.control_start_bytes),
             "start of the control area",
         ),
-        ("T", geometry.image_bytes, "size of the image"),
+        (
+            "T",
+            manifest.map(|manifest| manifest.image_bytes),
+            "size of the image",
+        ),
         (
             "boot",
-            plan.boot_bytes(),
+            region.map(|region| region.bytes()),
             "boot region: so much is relocated",
         ),
         (
             "boot end",
-            plan.image.manifest.boot_region.end_bytes(),
+            region.map(|region| region.end_bytes()),
             "end of the boot region",
         ),
         (
             "fs now",
-            source.facts.size_bytes(),
+            facts.map(|facts| facts.size_bytes()),
             "size of the source's file system",
         ),
-        ("fs used", source.facts.used_bytes(), "used in it"),
+        (
+            "fs used",
+            facts.map(|facts| facts.used_bytes()),
+            "used in it",
+        ),
         (
             "fs least",
-            source.minimum_bytes,
+            inspection.minimum_bytes,
             "what resize2fs can shrink it to",
         ),
-        ("fs new", plan.filesystem_bytes, "what it will be shrunk to"),
-        ("shrink", plan.shrink_bytes, "by so much"),
+        (
+            "fs new",
+            plan.map(|plan| plan.filesystem_bytes),
+            "what it will be shrunk to",
+        ),
+        ("shrink", plan.map(|plan| plan.shrink_bytes), "by so much"),
         (
             "moved",
-            plan.forecast.moved_bytes,
+            plan.map(|plan| plan.forecast.moved_bytes),
             "used behind the new end: moved by the shrink",
         ),
         (
             "spare",
-            plan.spare_bytes,
+            plan.map(|plan| plan.spare_bytes),
             "could be added to the source, and it would still fit",
         ),
     ]

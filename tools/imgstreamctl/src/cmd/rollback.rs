@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `imgstreamctl rollback`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +16,7 @@ use crate::medium::DiskMedium;
 use crate::ondisk;
 use crate::program;
 use crate::refusal::Refusal;
+use crate::stage::leave::OnDisk;
 use crate::stage::Report;
 
 /// At most so many lost files are named.
@@ -58,7 +60,7 @@ fn attached(args: &Args) -> Result<()> {
         "Everything written since the migration is lost: {} in blocks, among them these files:",
         bytes(status.blocks_dirty * 4096)
     );
-    for file in changed_files(&status) {
+    for file in changed_files(status.independent, &status.connection) {
         println!("  {file}");
     }
     confirm(args.yes, "The next boot puts the source back.")?;
@@ -77,8 +79,8 @@ fn attached(args: &Args) -> Result<()> {
 ///
 /// Looking for them reads directories; without the repository that would wait
 /// for blocks that are not here, and keep the roll back from being asked for.
-fn changed_files(status: &Status) -> Vec<String> {
-    if !status.independent && !status.connection.starts_with("ready") {
+fn changed_files(independent: bool, connection: &str) -> Vec<String> {
+    if !independent && !connection.starts_with("ready") {
         return vec!["(not listed: the repository cannot be asked for what is not here)".into()];
     }
     // The kernel mounted root for the first time when it made this directory.
@@ -110,15 +112,17 @@ fn newest(find: &str) -> Vec<String> {
 }
 
 /// Writes the state by itself: nobody else uses the disk.
-fn detached(disk: &Path, args: &Args) -> Result<()> {
+fn detached(named: &Path, args: &Args) -> Result<()> {
+    // Links go: what is on a disk is looked up by its own name.
+    let disk = &fs::canonicalize(named).map_err(Error::io("opening", named))?;
     let place = disk.display().to_string();
-    if Status::read().is_ok_and(|status| disk.ends_with(&status.disk)) {
+    if Status::read().is_ok_and(|status| Path::new("/dev").join(status.disk) == *disk) {
         return Err(Error::Refused(Refusal::DiskInUse {
             place,
             by: "it is attached; call rollback without a disk".into(),
         }));
     }
-    let mut medium = DiskMedium::open_rw(disk)?;
+    let mut medium = DiskMedium::open_alone(disk)?;
     let Some(mut found) = ondisk::find(&mut medium, &place)? else {
         return Err(Refusal::NoSuperblock { place }.into());
     };
@@ -137,7 +141,8 @@ fn detached(disk: &Path, args: &Args) -> Result<()> {
     found.set_state(&mut medium, State::RollingBack, 0)?;
     if args.now {
         let mut report = Report::console();
-        stage::go_on(disk, &mut medium, found, None, &mut report)?;
+        drop(medium);
+        stage::go_on(disk, &mut found, None, &mut OnDisk(disk), &mut report)?;
         println!("{place} is the source's again");
     } else {
         println!("the next boot of {place} puts the source back");
@@ -148,6 +153,18 @@ fn detached(disk: &Path, args: &Args) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_the_repository_no_file_is_looked_for() {
+        let listed = |independent, connection| {
+            let files = changed_files(independent, connection);
+            !files.iter().any(|file| file.starts_with("(not listed"))
+        };
+        assert!(!listed(false, "disconnected: no answer"));
+        assert!(!listed(false, "login"));
+        assert!(listed(false, "ready"));
+        assert!(listed(true, "disconnected: no answer"));
+    }
 
     #[test]
     fn the_newest_files_are_named_first() {

@@ -14,7 +14,8 @@ use crate::ondisk::{self, pair, Found};
 use crate::power;
 use crate::refusal::Refusal;
 use crate::stage::drive::Drive;
-use crate::stage::{control_area, identity, leave, shrink, Report};
+use crate::stage::leave::{OnDisk, WayBack};
+use crate::stage::{control_area, identity, shrink, stored, Report};
 use crate::switch::payload::{self, After, Payload};
 
 /// How long disks are waited for.
@@ -30,79 +31,161 @@ pub fn run(_args: Args) -> Result<()> {
     let payload = Payload::open(Path::new(payload::PATH))?;
     report.line("the stage environment begins");
     let path = wait_for_disk(&payload)?;
-    let mut disk = DiskMedium::open_rw(&path)?;
-    let after = match find_or_begin(&path, &mut disk, &payload, &mut report)? {
-        Ok(found) => {
-            go_on(&path, &mut disk, found, Some(&payload), &mut report)?;
-            payload.facts.after
-        }
-        Err(error @ (Error::Refused(_) | Error::Program(_))) => {
-            let reason = error.to_string();
-            report.line(&format!("refused: {reason}"));
-            leave::leave(&path, Some(&reason), &mut report)?;
-            After::Reboot
-        }
-        Err(error) => return Err(error),
-    };
+    let after = migrate(&path, &payload, &mut OnDisk(&path), &mut report)?;
     report.line("done; the computer starts again");
     power::leave_now(after)
 }
 
-/// The migration on the disk, or a new one. The inner error: no block of the
-/// source's files has been overwritten, so the source may be mounted and
-/// started. Of everything that comes later that cannot be said.
-fn find_or_begin(
+/// Does what is left to do, and says how the stage ends. An error: a person
+/// has to look. The source is only left for while none of its blocks has been
+/// overwritten, and only if its boot entry is gone then: the next boot would
+/// be the stage's again.
+fn migrate(
     path: &Path,
-    disk: &mut DiskMedium,
     payload: &Payload,
+    way: &mut dyn WayBack,
     report: &mut Report,
-) -> Result<Result<Found>> {
+) -> Result<After> {
+    let begun = find_own(path, payload)?;
+    let untouched = is_untouched(&begun);
+    // Taken back, by `cancel` and a loader that does not replay the journal of a file system.
+    if untouched && !way.stands()? {
+        report.line("there is no boot entry of the stage: the migration was cancelled");
+        return Ok(After::Reboot);
+    }
+    match switch(path, payload, begun, way, report) {
+        Ok(()) => Ok(payload.facts.after),
+        Err(error) if untouched => back(path, payload, error, way, report),
+        Err(error) => Err(error),
+    }
+}
+
+/// To the source after an error, if the disk says, as it will to the source,
+/// that none of it was overwritten, and it may be mounted.
+fn back(
+    path: &Path,
+    payload: &Payload,
+    error: Error,
+    way: &mut dyn WayBack,
+    report: &mut Report,
+) -> Result<After> {
+    if matches!(error, Error::HalfShrunk(_)) || !is_untouched(&find_own(path, payload)?) {
+        return Err(error);
+    }
+    report.line(&format!("refused: {error}"));
+    way.leave(Some(&error.to_string()), report)?;
+    Ok(After::Reboot)
+}
+
+/// Whether no block of the source has been overwritten.
+fn is_untouched(found: &Option<Found>) -> bool {
+    let state = found.as_ref().map(|found| found.superblock.state);
+    matches!(state, None | Some(State::Relocating))
+}
+
+/// From where the disk is to the end.
+fn switch(
+    path: &Path,
+    payload: &Payload,
+    begun: Option<Found>,
+    way: &mut dyn WayBack,
+    report: &mut Report,
+) -> Result<()> {
+    let mut found = match begun {
+        Some(found) if found.superblock.state != State::Relocating => found,
+        begun => begin(path, payload, begun, report)?,
+    };
+    go_on(path, &mut found, Some(payload), way, report)
+}
+
+/// This migration's superblock. `None`: there is none, and nothing of the
+/// source has been overwritten.
+fn find_own(path: &Path, payload: &Payload) -> Result<Option<Found>> {
     let place = path.display().to_string();
-    let own = payload.control.superblock.uuid;
-    Ok(match ondisk::find(disk, &place)? {
-        Some(found) if found.superblock.uuid == own => Ok(found),
+    let mut disk = DiskMedium::open_ro(path)?;
+    let own = &payload.control.superblock;
+    match ondisk::find(&mut disk, &place)? {
+        Some(found) if found.superblock.uuid == own.uuid => Ok(Some(found)),
         Some(found) if !state::ended(found.superblock.state) => Err(Refusal::MigrationAlive {
             place,
             state: found.superblock.state.to_string(),
         }
         .into()),
-        _ => begin(path, disk, payload, report),
-    })
+        _ => control_area::refuse_stored(&mut disk, own).map(|()| None),
+    }
 }
 
 /// From the control area on: everything that a superblock leads to.
+///
+/// At the end of a roll back the superblocks go only when the boot entry is
+/// gone. While it stands, the next boot is the stage's, and without a
+/// superblock that would begin the migration anew:
+///
+/// | who                      | entry removed | superblocks | then                                  |
+/// |--------------------------|---------------|-------------|---------------------------------------|
+/// | the stage (payload)      | yes           | wiped       | the source starts                     |
+/// | the stage (payload)      | no            | stay        | stops with the reason                 |
+/// | the stage (payload)      | was, in a cut | wiped       | the source starts                     |
+/// | the target, or by hand   | yes           | wiped       | the source starts                     |
+/// | the target, or by hand   | no            | stay        | the source's stage, or its unit, ends |
+/// |                          |               |             | it: it sees `rolled-back`             |
 pub fn go_on(
     path: &Path,
-    disk: &mut DiskMedium,
-    mut found: Found,
+    found: &mut Found,
+    payload: Option<&Payload>,
+    way: &mut dyn WayBack,
+    report: &mut Report,
+) -> Result<()> {
+    drive(path, found, payload, report)?;
+    if found.superblock.state != State::RolledBack {
+        return Ok(());
+    }
+    // For tests: the host looks at the disk before the source has changed anything.
+    if power::Cmdline::read().after == Some(After::Poweroff) {
+        power::leave_now(After::Poweroff)?;
+    }
+    match way.leave(None, report) {
+        Ok(()) => wipe(path, found),
+        // GRUB reads a file system without replaying its journal, and still saw the entry.
+        Err(_) if payload.is_some() && !way.stands()? => wipe(path, found),
+        Err(error) if payload.is_some() => Err(error),
+        Err(error) => {
+            report.line(&format!("the rest is left to the source: {error}"));
+            Ok(())
+        }
+    }
+}
+
+fn wipe(path: &Path, found: &Found) -> Result<()> {
+    pair::wipe_pair(&mut DiskMedium::open_alone(path)?, &found.superblock)
+}
+
+/// The disk is only held while it is written to: file systems on it are
+/// mounted before and after.
+fn drive(
+    path: &Path,
+    found: &mut Found,
     payload: Option<&Payload>,
     report: &mut Report,
 ) -> Result<()> {
-    let list = control_area::read_boot_list(disk, &found.superblock)?;
+    let mut disk = DiskMedium::open_alone(path)?;
+    let list = control_area::read_boot_list(&mut disk, &found.superblock)?;
     let mut drive = Drive {
-        disk,
-        found: &mut found,
+        disk: &mut disk,
+        found,
         list: &list,
         payload,
         report,
     };
-    let after = power::Cmdline::read().after;
-    drive.run(&mut |report| {
-        // For tests: the host looks at the disk before the source has changed anything.
-        if after == Some(After::Poweroff) {
-            power::leave_now(After::Poweroff)?;
-        }
-        let gone = leave::leave(path, None, report)?;
-        // While the entry stands, the source starts its stage, which must find out that there is nothing to do.
-        Ok(gone || payload.is_some())
-    })
+    drive.run()
 }
 
-/// Everything before there is a control area.
+/// Everything before boot blocks are saved. Done as a whole again after a cut,
+/// also when the control area stands: the source may have run meanwhile.
 fn begin(
     path: &Path,
-    disk: &mut DiskMedium,
     payload: &Payload,
+    begun: Option<Found>,
     report: &mut Report,
 ) -> Result<Found> {
     let facts = &payload.facts;
@@ -110,22 +193,25 @@ fn begin(
         place: path.display().to_string(),
         what: what.to_string(),
     };
-    if identity::lba0_crc32c(disk)? != facts.lba0_crc32c {
+    if identity::lba0_crc32c(&mut DiskMedium::open_ro(path)?)? != facts.lba0_crc32c {
         return Err(changed("its first sector is another one").into());
     }
     let partition = partition(path, facts.root_number)
         .ok_or_else(|| changed("the root partition is not there"))?;
     shrink::shrink(&partition, facts, report)?;
+    let mut disk = DiskMedium::open_alone(path)?;
     let mut control = payload.control.clone();
     if facts.hash_source {
         report.line("hashing the shrunk source");
         let len = control.superblock.geometry.source_bytes;
-        control.superblock.source_hash = identity::hash(disk, len, report)?;
+        control.superblock.source_hash = identity::hash(&mut disk, len, report)?;
     }
-    report.line("writing the control area");
-    let source_bytes = control.superblock.geometry.source_bytes;
-    pair::wipe(disk, source_bytes)?;
-    control_area::create(disk, &control)
+    let Some(mut found) = begun else {
+        report.line("writing the control area");
+        return control_area::create(&mut disk, &control);
+    };
+    found.replace(&mut disk, control.superblock)?;
+    Ok(found)
 }
 
 fn partition(disk: &Path, number: u32) -> Option<PathBuf> {
@@ -173,27 +259,18 @@ fn is_the_disk(path: &Path, payload: &Payload) -> Result<bool> {
     identity::has_filesystem(&mut disk, &payload.facts)
 }
 
-/// What the target's initramfs does with a migration that is not to be
+/// What an initramfs with imgstream does with a migration that is not to be
 /// attached: it ends a switch that was cut at its very end, or rolls back.
-pub fn from_target(path: &Path, found: Found, report: &mut Report) -> Result<State> {
-    let mut disk = DiskMedium::open_rw(path)?;
+pub fn from_target(path: &Path, mut found: Found, report: &mut Report) -> Result<State> {
     if found.superblock.state == State::Storing {
-        // This initramfs was loaded by the target's block 0, which is written when all others are durable.
-        return end_of_storing(&mut disk, found);
+        stored::end(&mut DiskMedium::open_alone(path)?, &mut found, report)?;
     }
-    go_on(path, &mut disk, found, None, report)?;
+    if found.superblock.state == State::Streaming {
+        return Ok(State::Streaming);
+    }
+    go_on(path, &mut found, None, &mut OnDisk(path), report)?;
     Ok(State::RolledBack)
 }
 
-fn end_of_storing(disk: &mut DiskMedium, mut found: Found) -> Result<State> {
-    use imgstream_proto::disk::boot_list::BootState;
-    let list = control_area::read_boot_list(disk, &found.superblock)?;
-    disk.flush()?;
-    control_area::set_boot_state(disk, &found.superblock, &list, BootState::Live)?;
-    let mut next = found.superblock;
-    next.state = State::Streaming;
-    next.cursor = 0;
-    next.clean = true;
-    found.replace(disk, next)?;
-    Ok(State::Streaming)
-}
+#[cfg(test)]
+mod tests;

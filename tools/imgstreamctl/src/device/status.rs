@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use imgstream_proto::abi::status::{Attribute, DIRECTORY};
+use imgstream_proto::abi::status::{Attribute, Connection, COMMIT_STOPPED, DIRECTORY, WRONG_IMAGE};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -42,6 +42,7 @@ pub struct Status {
     pub fetches_inflight: u64,
     pub last_error: String,
     pub source_view: bool,
+    pub partitions: String,
 }
 
 impl Status {
@@ -84,12 +85,44 @@ impl Status {
             fetches_inflight: file.number(Attribute::FetchesInflight)?,
             last_error: file.text(Attribute::LastError)?,
             source_view: file.text(Attribute::SourceView)? == "yes",
+            partitions: file.text(Attribute::Partitions)?,
         })
     }
 
     /// Bytes of the image that need not be fetched any more.
     pub fn here_bytes(&self) -> u64 {
         (self.blocks_total - self.blocks_absent.min(self.blocks_total)) * 4096
+    }
+
+    /// Why the commit cannot go on by itself, if so.
+    pub fn commit_stopped(&self) -> Option<&str> {
+        self.commit.strip_prefix(COMMIT_STOPPED)?.strip_prefix(": ")
+    }
+
+    /// Refuses to wait for blocks that the image behind the portal cannot give.
+    pub fn refuse_wrong_image(&self) -> Result<(), Refusal> {
+        let reason = self.connection.split_once(": ").map(|(_, reason)| reason);
+        match reason.and_then(|reason| reason.strip_prefix(WRONG_IMAGE)) {
+            Some(what) if !self.independent => Err(Refusal::WrongImage {
+                place: self.portal.clone(),
+                what: what.trim_start_matches(" behind the portal: ").into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What keeps the device from getting on, but may pass by itself or by a command.
+    pub fn waits_for(&self) -> Option<String> {
+        if self.commit == "paused" {
+            return Some("the commit is paused; `imgstreamctl resume` goes on with it".into());
+        }
+        let gone = Connection::parse(&self.connection) == Some(Connection::Disconnected);
+        (gone && !self.independent).then(|| {
+            format!(
+                "waiting for the repository at {}: {}",
+                self.portal, self.connection
+            )
+        })
     }
 
     /// A screenful for a person.
@@ -184,6 +217,15 @@ mod tests {
         }
     }
 
+    impl Status {
+        /// One for other tests.
+        pub fn example() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            example(dir.path());
+            Self::read_from(dir.path()).unwrap()
+        }
+    }
+
     #[test]
     fn every_file_is_read() {
         let dir = tempfile::tempdir().unwrap();
@@ -196,6 +238,26 @@ mod tests {
         // One field for each file.
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json.as_object().unwrap().len(), Attribute::ALL.len());
+    }
+
+    #[test]
+    fn another_image_is_refused_where_blocks_are_missing() {
+        use imgstream_engine::session::{Mismatch, Reason};
+        let dir = tempfile::tempdir().unwrap();
+        example(dir.path());
+        let mut status = Status::read_from(dir.path()).unwrap();
+        assert!(status.refuse_wrong_image().is_ok(), "no answer is no image");
+        let reason = Reason::WrongImage(Mismatch::Trailer);
+        status.connection = format!("disconnected: {reason}");
+        let error = status.refuse_wrong_image().unwrap_err();
+        assert_eq!(error.exit(), crate::Exit::WrongImage);
+        assert_eq!(
+            error.to_string(),
+            "another image is behind 192.0.2.1:3260 than the one this migration began with: \
+             its trailer is another one"
+        );
+        status.independent = true;
+        assert!(status.refuse_wrong_image().is_ok(), "nobody asks for it");
     }
 
     #[test]

@@ -111,7 +111,7 @@ Block size:               1024
 
     #[test]
     fn a_missing_line_is_an_error() {
-        let cut = SAID.replace("Block size", "Block siz");
+        let cut = SAID.replace("Block size", "Block");
         assert!(Facts::parse(&cut).is_err());
     }
 }

@@ -45,7 +45,7 @@ impl Ext4 {
     fn named(path: PathBuf, name: String, start_bytes: u64) -> Result<Ext4> {
         // Not dumpe2fs: that of e2fsprogs 1.47.2 takes the name for a tag, as it holds a '='.
         let asked = ["-R", "show_super_stats -h", &name];
-        let said = program::text("debugfs", program::e2fs("debugfs", &asked)?)?;
+        let said = program::text("debugfs", debugfs::debugfs(&asked)?)?;
         Ok(Ext4 {
             facts: Facts::parse(&said)?,
             path,

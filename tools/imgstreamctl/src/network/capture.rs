@@ -9,19 +9,17 @@ use std::net::IpAddr;
 use imgstream_proto::disk::settings::{Hostname, Method, Network};
 use serde::Deserialize;
 
-use super::parse_mac;
+use super::{parse_mac, DEFAULT_MTU};
 use crate::error::Result;
 use crate::program;
 use crate::refusal::Refusal;
 
-/// MTU of Ethernet, which need not be set.
-const DEFAULT_MTU: u32 = 1500;
-
+/// How a portal is reached.
 #[derive(Debug, Deserialize)]
-struct Route {
-    /// Left out by `ip` when it was asked for one device.
+pub struct Route {
+    /// The interface. Left out by `ip` when it was asked for one device.
     #[serde(default)]
-    dev: String,
+    pub dev: String,
     gateway: Option<IpAddr>,
     prefsrc: Option<IpAddr>,
 }
@@ -45,6 +43,7 @@ struct LinkInfo {
 #[derive(Debug, Deserialize)]
 struct InfoData {
     id: Option<u16>,
+    protocol: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,6 +90,9 @@ impl std::str::FromStr for StaticAddress {
         });
         let mut next = || rest.next().unwrap_or(Ok(None));
         let (gateway, dns) = (next()?, [next()?, next()?]);
+        if gateway.is_some_and(|gateway: IpAddr| gateway.is_ipv4() != address.is_ipv4()) {
+            return Err("the router's address is of another kind".into());
+        }
         if rest.next().is_some() {
             return Err("too many addresses".into());
         }
@@ -103,31 +105,46 @@ impl std::str::FromStr for StaticAddress {
     }
 }
 
-/// Settings of the route to `portal`.
-pub fn capture(portal: IpAddr, fixed: Option<&StaticAddress>) -> Result<Network> {
-    let route: Route = first(&ip(&["route", "get", &portal.to_string()])?)?;
-    if route.dev == "lo" {
-        return Err(unusable(&route.dev, "the portal is on this computer").into());
+impl Route {
+    /// Asks the kernel.
+    pub fn to(portal: IpAddr) -> Result<Route> {
+        let portal = portal.to_string();
+        let answer = ip(&["route", "get", &portal])
+            .map_err(|error| unusable(&portal, &error.to_string()))?;
+        let route: Route = first(&answer)?;
+        if route.dev == "lo" {
+            return Err(unusable(&route.dev, "the portal is on this computer").into());
+        }
+        Ok(route)
     }
-    let family = if portal.is_ipv6() { "-6" } else { "-4" };
-    let defaults = ip(&[family, "route", "show", "default", "dev", &route.dev])?;
-    let link: Link = first(&ip(&["-d", "addr", "show", "dev", &route.dev])?)?;
-    let parent = match &link.link {
-        Some(name) => Some(first(&ip(&["-d", "link", "show", "dev", name])?)?),
-        None => None,
-    };
-    let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let mut network = settings(&route, first(&defaults).ok(), &link, parent.as_ref())?;
-    network.dns = name_servers(&resolv);
-    network.hostname = Hostname::new(hostname.trim().as_bytes()).unwrap_or_default();
-    if let Some(fixed) = fixed {
-        set_static(&mut network, fixed);
+
+    /// What the target needs to reach `portal` the same way.
+    pub fn settings(&self, portal: IpAddr, fixed: Option<&StaticAddress>) -> Result<Network> {
+        let family = if portal.is_ipv6() { "-6" } else { "-4" };
+        let defaults = ip(&[family, "route", "show", "default", "dev", &self.dev])?;
+        let link: Link = first(&ip(&["-d", "addr", "show", "dev", &self.dev])?)?;
+        let parent = match &link.link {
+            Some(name) => Some(first(&ip(&["-d", "link", "show", "dev", name])?)?),
+            None => None,
+        };
+        let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let mut network = settings(self, first(&defaults).ok(), &link, parent.as_ref())?;
+        network.dns = name_servers(&resolv);
+        network.hostname = Hostname::new(hostname.trim().as_bytes()).unwrap_or_default();
+        if let Some(fixed) = fixed {
+            set_static(&mut network, portal, fixed)?;
+        }
+        Ok(network)
     }
-    Ok(network)
 }
 
-fn set_static(network: &mut Network, fixed: &StaticAddress) {
+fn set_static(network: &mut Network, portal: IpAddr, fixed: &StaticAddress) -> Result<()> {
+    if fixed.address.is_ipv4() != portal.is_ipv4() {
+        let address = fixed.address.to_string();
+        let why = format!("the portal {portal} cannot be reached from that address");
+        return Err(unusable(&address, &why).into());
+    }
     network.method = Method::Static {
         address: fixed.address,
         prefix_len: fixed.prefix_len,
@@ -136,6 +153,7 @@ fn set_static(network: &mut Network, fixed: &StaticAddress) {
     if fixed.dns != [None, None] {
         network.dns = fixed.dns;
     }
+    Ok(())
 }
 
 /// `ip` with JSON output; iproute2 is installed on every Debian system.
@@ -168,7 +186,7 @@ fn settings(
 ) -> Result<Network> {
     let kind = link.kind();
     let (vlan, hardware) = match (kind, parent) {
-        (Some("vlan"), Some(parent)) => (link.vlan_id().unwrap_or(0), parent),
+        (Some("vlan"), Some(parent)) => (link.vlan_id(&route.dev)?, parent),
         _ => (0, link),
     };
     if let Some(kind) = hardware.kind() {
@@ -183,9 +201,9 @@ fn settings(
         mac,
         method: method(route, default, link)?,
         dns: [None; 2],
-        mtu: match link.mtu {
-            DEFAULT_MTU => 0,
-            mtu => u16::try_from(mtu).unwrap_or(0),
+        mtu: match u16::try_from(link.mtu) {
+            Ok(DEFAULT_MTU) | Err(_) => 0,
+            Ok(mtu) => mtu,
         },
         vlan,
         hostname: Hostname::EMPTY,
@@ -219,8 +237,12 @@ impl Link {
         self.linkinfo.as_ref()?.info_kind.as_deref()
     }
 
-    fn vlan_id(&self) -> Option<u16> {
-        self.linkinfo.as_ref()?.info_data.as_ref()?.id
+    fn vlan_id(&self, dev: &str) -> Result<u16> {
+        let data = self.linkinfo.as_ref().and_then(|i| i.info_data.as_ref());
+        match data.map(|data| (data.protocol.as_deref(), data.id)) {
+            Some((None | Some("802.1Q"), Some(id))) => Ok(id),
+            _ => Err(unusable(dev, "it is a VLAN of another kind than 802.1Q").into()),
+        }
     }
 }
 
@@ -299,6 +321,40 @@ mod tests {
     }
 
     #[test]
+    fn a_portal_with_ipv6() {
+        let get = r#"[{"dst":"2001:db8:5::1","from":"::","gateway":"fe80::1","dev":"ens3","protocol":"ra",
+            "prefsrc":"2001:db8::8","metric":1024,"flags":[],"pref":"medium"}]"#;
+        let addr = r#"[{"ifname":"ens3","mtu":1500,"address":"52:54:00:12:34:56","addr_info":[
+            {"family":"inet","local":"192.0.2.7","prefixlen":24,"dynamic":true},
+            {"family":"inet6","local":"2001:db8::8","prefixlen":64,"scope":"global","dynamic":true,"mngtmpaddr":true},
+            {"family":"inet6","local":"fe80::406f:94ff:fe73:b61","prefixlen":64,"scope":"link"}]}]"#;
+        let route: Route = first(get).unwrap();
+        assert_eq!(route.dev, "ens3");
+        let network = made(get, "[]", addr, None).unwrap();
+        let expected = Method::Static {
+            address: "2001:db8::8".parse().unwrap(),
+            prefix_len: 64,
+            gateway: Some("fe80::1".parse().unwrap()),
+        };
+        assert_eq!(network.method, expected);
+    }
+
+    #[test]
+    fn a_fixed_address_has_to_reach_the_portal() {
+        let mut network = made(GET, DEFAULT, &addr("", 1500), None).unwrap();
+        let fixed: StaticAddress = "2001:db8::7/64".parse().unwrap();
+        let v4 = "192.0.2.1".parse().unwrap();
+        let error = set_static(&mut network, v4, &fixed).unwrap_err();
+        assert_eq!(error.exit(), crate::Exit::Network);
+        let v6 = "2001:db8::1".parse().unwrap();
+        set_static(&mut network, v6, &fixed).unwrap();
+        assert!(matches!(
+            network.method,
+            Method::Static { prefix_len: 64, .. }
+        ));
+    }
+
+    #[test]
     fn no_router_is_no_error() {
         let network = made(GET, "[]", &addr("", 1500), None).unwrap();
         assert!(matches!(
@@ -316,6 +372,16 @@ mod tests {
         let network = made(GET, "[]", vlan, Some(parent)).unwrap();
         assert_eq!(network.vlan, 5);
         assert_eq!(network.mac, [0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+    }
+
+    #[test]
+    fn a_service_vlan_is_refused() {
+        let vlan = r#"[{"ifname":"ens3.5","link":"ens3","mtu":1500,"address":"52:54:00:00:00:99",
+            "linkinfo":{"info_kind":"vlan","info_data":{"protocol":"802.1ad","id":5}},
+            "addr_info":[{"local":"10.0.2.15","prefixlen":24}]}]"#;
+        let parent = r#"[{"ifname":"ens3","mtu":1500,"address":"52:54:00:12:34:56"}]"#;
+        let error = made(GET, "[]", vlan, Some(parent)).unwrap_err();
+        assert!(error.to_string().contains("802.1Q"), "{error}");
     }
 
     #[test]
@@ -342,6 +408,7 @@ mod tests {
             "192.0.2.7/0",
             "x/24",
             "192.0.2.7/24,x",
+            "192.0.2.7/24,2001:db8::1",
             "192.0.2.7/24,,,,",
         ] {
             assert!(bad.parse::<StaticAddress>().is_err(), "{bad}");

@@ -10,42 +10,76 @@ use std::path::Path;
 
 use imgstream_proto::disk::settings::{Method, Network};
 
-use super::mac_text;
+use super::{mac_text, Interface};
 use crate::error::{Error, Result};
 
 /// The files, relative to `/run`, and what they say.
-fn files(network: &Network, interface: &str) -> Vec<(String, String)> {
-    let exclude = format!("--exclude=lo --exclude={interface}");
-    vec![
-        // ifupdown: neither brought up again nor taken down.
+fn files(network: &Network, interface: &Interface) -> Vec<(String, String)> {
+    let mut files = vec![
         (
             "systemd/system/networking.service.d/imgstream.conf".into(),
-            format!(
-                "[Service]\nExecStart=\nExecStart=/sbin/ifup -a --read-environment {exclude}\n\
-                 ExecStop=\nExecStop=/sbin/ifdown -a --read-environment {exclude}\n"
-            ),
+            networking_service(interface),
         ),
-        (
-            format!("systemd/system/ifup@{interface}.service.d/imgstream.conf"),
-            "[Unit]\nConditionPathExists=!/run/imgstream/interface\n".into(),
-        ),
-        // systemd-networkd: takes it over as it is and leaves it as it is.
         (
             "systemd/network/00-imgstream.network".into(),
-            networkd(network, interface),
+            networkd(network, &interface.name),
         ),
-        // NetworkManager: not its business.
         (
             "NetworkManager/conf.d/00-imgstream.conf".into(),
-            format!(
-                "[keyfile]\nunmanaged-devices+=mac:{};interface-name:{interface}\n",
-                mac_text(&network.mac)
-            ),
+            network_manager(network, interface),
         ),
-        ("imgstream/interface".into(), format!("{interface}\n")),
-    ]
+        (
+            "imgstream/interface".into(),
+            format!("{}\n", interface.name),
+        ),
+    ];
+    files.extend(interface.devices().map(|device| {
+        (
+            format!("systemd/system/ifup@{device}.service.d/imgstream.conf"),
+            "[Unit]\nConditionPathExists=!/run/imgstream/interface\n".into(),
+        )
+    }));
+    files.extend(interface.lower().map(|lower| {
+        (
+            "systemd/network/00-imgstream-lower.network".into(),
+            format!("[Match]\nName={lower}\n\n[Link]\nUnmanaged=yes\n"),
+        )
+    }));
+    files
 }
 
+/// ifupdown: neither brought up again nor taken down. These are the commands of
+/// Debian's unit, each with one more thing to leave out.
+fn networking_service(interface: &Interface) -> String {
+    let exclude = interface
+        .devices()
+        .map(|device| format!(" --exclude={device}"))
+        .collect::<Vec<String>>()
+        .concat();
+    format!(
+        "[Service]\nExecStart=\nExecStart=/sbin/ifup -a --read-environment{exclude}\n\
+         ExecStart=-/bin/sh -c 'if [ -f /run/network/restart-hotplug ]; then \
+         /sbin/ifup -a --read-environment --allow=hotplug{exclude}; fi'\n\
+         ExecStop=\nExecStop=/sbin/ifdown -a --read-environment --exclude=lo{exclude}\n"
+    )
+}
+
+/// NetworkManager: not its business. The list may be replaced by a file of the
+/// image's, the section may not.
+fn network_manager(network: &Network, interface: &Interface) -> String {
+    let names = interface
+        .devices()
+        .map(|device| format!(";interface-name:{device}"))
+        .collect::<Vec<String>>()
+        .concat();
+    let devices = format!("mac:{}{names}", mac_text(&network.mac));
+    format!(
+        "[keyfile]\nunmanaged-devices+={devices}\n\n\
+         [device-imgstream]\nmatch-device={devices}\nmanaged=0\n"
+    )
+}
+
+/// systemd-networkd: takes it over as it is and leaves it as it is.
 fn networkd(network: &Network, interface: &str) -> String {
     let mut text = format!("[Match]\nName={interface}\n\n[Network]\nKeepConfiguration=yes\n");
     for server in network.dns.iter().flatten() {
@@ -70,7 +104,7 @@ fn networkd(network: &Network, interface: &str) -> String {
 }
 
 /// Writes them below `run` (`/run`).
-pub fn write(run: &Path, network: &Network, interface: &str) -> Result<()> {
+pub fn write(run: &Path, network: &Network, interface: &Interface) -> Result<()> {
     for (name, text) in files(network, interface) {
         let path = run.join(name);
         if let Some(directory) = path.parent() {
@@ -82,39 +116,4 @@ pub fn write(run: &Path, network: &Network, interface: &str) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use imgstream_proto::disk::settings::Hostname;
-
-    #[test]
-    fn every_manager_is_told() {
-        let network = Network {
-            mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
-            method: Method::Static {
-                address: "192.0.2.7".parse().unwrap(),
-                prefix_len: 24,
-                gateway: Some("192.0.2.1".parse().unwrap()),
-            },
-            dns: [Some("192.0.2.53".parse().unwrap()), None],
-            mtu: 0,
-            vlan: 0,
-            hostname: Hostname::EMPTY,
-        };
-        let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &network, "ens3").unwrap();
-        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-        let networkd = read("systemd/network/00-imgstream.network");
-        for line in [
-            "KeepConfiguration=yes",
-            "Address=192.0.2.7/24",
-            "Gateway=192.0.2.1",
-            "DNS=192.0.2.53",
-        ] {
-            assert!(networkd.lines().any(|l| l == line), "{line} in {networkd}");
-        }
-        assert!(read("NetworkManager/conf.d/00-imgstream.conf").contains("mac:52:54:00:12:34:56"));
-        assert!(read("systemd/system/networking.service.d/imgstream.conf")
-            .contains("ifdown -a --read-environment --exclude=lo --exclude=ens3"));
-        assert_eq!(read("imgstream/interface"), "ens3\n");
-    }
-}
+mod tests;

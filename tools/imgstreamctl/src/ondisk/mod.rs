@@ -4,5 +4,7 @@
 pub mod find;
 pub mod inspect;
 pub mod pair;
+pub mod search;
 
 pub use find::{find, Found};
+pub use search::Search;

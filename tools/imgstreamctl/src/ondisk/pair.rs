@@ -4,7 +4,7 @@
 use imgstream_engine::pair::{self, Step, Update};
 use imgstream_engine::state;
 use imgstream_proto::disk::superblock::{Superblock, MAGIC, SUPERBLOCK_LEN};
-use imgstream_proto::disk::{Copy2, State};
+use imgstream_proto::disk::{Copy2, State, SECTOR_BYTES};
 
 use super::Found;
 use crate::error::{Error, Result};
@@ -40,12 +40,51 @@ impl Found {
     }
 }
 
+/// Writes the first superblock of a migration, both copies. A cut that tears
+/// its first copy finds no other one to believe, so all but the sector with
+/// the magic is durable before that sector is written, which no cut tears.
+pub fn create(disk: &mut dyn Medium, superblock: &Superblock) -> Result<Found> {
+    let [_, b] = pair::locations(superblock).ok_or_else(no_place)?;
+    let next = Superblock {
+        generation: superblock.generation + 1,
+        ..*superblock
+    };
+    let mut bytes = encode(&next, b)?;
+    bytes[..SECTOR_BYTES as usize].fill(0);
+    disk.write(b, &bytes)?;
+    disk.flush()?;
+    let mut found = Found {
+        superblock: *superblock,
+        stale: None,
+    };
+    found.replace(disk, *superblock)?;
+    Ok(found)
+}
+
 fn write(disk: &mut dyn Medium, superblock: &Superblock, at_bytes: u64) -> Result<()> {
+    Ok(disk.write(at_bytes, &encode(superblock, at_bytes)?)?)
+}
+
+fn encode(superblock: &Superblock, at_bytes: u64) -> Result<[u8; SUPERBLOCK_LEN]> {
     let mut bytes = [0; SUPERBLOCK_LEN];
     superblock
         .encode(at_bytes, &mut bytes, crc32c::crc32c)
         .map_err(|e| Error::Other(format!("the superblock cannot be written: {e}")))?;
-    Ok(disk.write(at_bytes, &bytes)?)
+    Ok(bytes)
+}
+
+/// Makes what stands at `at_bytes` no superblock. The sector with the magic
+/// goes first, alone: torn, the whole would be a damaged superblock, which
+/// stops whoever finds it.
+fn erase(disk: &mut dyn Medium, at_bytes: u64) -> Result<()> {
+    let mut bytes = [0; SUPERBLOCK_LEN];
+    disk.read(at_bytes, &mut bytes)?;
+    bytes[..SECTOR_BYTES as usize].fill(0);
+    for bytes in [bytes, [0; SUPERBLOCK_LEN]] {
+        disk.write(at_bytes, &bytes)?;
+        disk.flush()?;
+    }
+    Ok(())
 }
 
 /// Makes every superblock of the disk unreadable at and above `from_bytes`;
@@ -62,11 +101,10 @@ pub fn wipe(disk: &mut dyn Medium, from_bytes: u64) -> Result<usize> {
         }
         disk.read(at, &mut bytes)?;
         if bytes.starts_with(&MAGIC) {
-            disk.write(at, &[0; SUPERBLOCK_LEN])?;
+            erase(disk, at)?;
             wiped += 1;
         }
     }
-    disk.flush()?;
     Ok(wiped)
 }
 
@@ -75,8 +113,7 @@ pub fn wipe(disk: &mut dyn Medium, from_bytes: u64) -> Result<usize> {
 pub fn wipe_pair(disk: &mut dyn Medium, superblock: &Superblock) -> Result<()> {
     let places = pair::locations(superblock).ok_or_else(no_place)?;
     for copy in Copy2::BOTH {
-        disk.write(*copy.of(&places), &[0; SUPERBLOCK_LEN])?;
-        disk.flush()?;
+        erase(disk, *copy.of(&places))?;
     }
     Ok(())
 }

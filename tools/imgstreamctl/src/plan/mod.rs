@@ -3,14 +3,20 @@
 //! write. `plan` prints it, `migrate` carries it out.
 
 mod forecast;
+mod refusals;
 mod source;
+mod survey;
+
+use std::collections::BTreeSet;
 
 use imgstream_engine::plan::{self as engine, Demand};
 use imgstream_proto::disk::superblock::Places;
 use imgstream_proto::disk::{Geometry, BLOCK_BYTES};
 
 pub use forecast::Forecast;
-pub use source::Source;
+pub use refusals::Refusals;
+pub use source::{Inspection, Source, Which};
+pub use survey::{Ready, Survey};
 
 use crate::publish::Published;
 use crate::refusal::Refusal;
@@ -54,23 +60,20 @@ impl Plan {
 }
 
 /// Computes the plan for moving `source` to `image`, or says why not.
-pub fn compute(source: Source, image: Published) -> Result<Plan, Refusal> {
-    refuse_nic(&source, &image)?;
-    let demand = demand(&source, &image);
-    let fitted = engine::plan(&demand).map_err(Refusal::DoesNotFit)?;
+pub fn compute(source: &Source, image: &Published) -> Result<Plan, Refusal> {
+    let fitted = engine::plan(&demand(source, image)).map_err(Refusal::DoesNotFit)?;
     // INVARIANT: the engine proved it for exactly these numbers.
     let geometry = fitted.geometry;
     let filesystem_bytes = geometry.source_bytes - source.root.start_bytes;
-    let forecast = Forecast::of(&source, &image, filesystem_bytes);
     Ok(Plan {
         geometry,
         places: fitted.places,
         filesystem_bytes,
         shrink_bytes: fitted.shrink_bytes,
         spare_bytes: fitted.spare_bytes,
-        forecast,
-        source,
-        image,
+        forecast: Forecast::of(source, image, filesystem_bytes),
+        source: source.clone(),
+        image: image.clone(),
     })
 }
 
@@ -94,17 +97,18 @@ fn demand(source: &Source, image: &Published) -> Demand {
     }
 }
 
-/// The image has to bring the driver of the interface that this computer uses.
-fn refuse_nic(source: &Source, image: &Published) -> Result<(), Refusal> {
-    let (Some(wanted), Some(initramfs)) = (&source.nic_driver, image.manifest.initramfs.first())
-    else {
-        return Ok(());
-    };
-    if initramfs.nic_drivers.contains(wanted) {
-        return Ok(());
-    }
-    Err(Refusal::NicDriverMissing {
-        initrd: initramfs.path.clone(),
-        wanted: wanted.clone(),
-    })
+/// The image has to bring the drivers of the interface that leads to it.
+pub fn refuse_drivers<'a>(
+    image: &'a Published,
+    drivers: &'a BTreeSet<String>,
+) -> impl Iterator<Item = Refusal> + 'a {
+    let first = image.manifest.initramfs.first();
+    let has = move |wanted: &String| first.is_some_and(|i| i.nic_drivers.contains(wanted));
+    drivers
+        .iter()
+        .filter(move |wanted| !has(wanted))
+        .map(move |wanted| Refusal::NicDriverMissing {
+            initrd: first.map_or_else(|| "(it has none)".into(), |i| i.path.clone()),
+            wanted: wanted.clone(),
+        })
 }

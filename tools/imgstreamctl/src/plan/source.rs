@@ -17,6 +17,8 @@ use crate::ondisk;
 use crate::refusal::Refusal;
 use crate::table::{Kind, Partition, Role};
 
+use super::Refusals;
+
 /// The source's disk. Nothing in it is a guess.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -40,13 +42,20 @@ pub struct Source {
     free: Vec<Range<u64>>,
     /// The smallest size of the file system that resize2fs believes in.
     pub minimum_bytes: u64,
-    /// The driver of the interface with the default route, when live.
-    pub nic_driver: Option<String>,
 }
 
-impl Source {
-    /// Looks at `disk`, or at the disk of the running system.
-    pub fn inspect(disk: Option<&Path>) -> Result<Source> {
+/// The disk that is meant.
+#[derive(Clone, Debug)]
+pub struct Which {
+    /// The whole disk.
+    pub disk: PathBuf,
+    /// The device of the running system's root, when that is on it.
+    pub mounted: Option<PathBuf>,
+}
+
+impl Which {
+    /// `disk`, or the disk of the running system.
+    pub fn find(disk: Option<&Path>) -> Result<Which> {
         let root_device = blockdev::device_of_mount("/");
         let running = root_device.as_deref().and_then(blockdev::disk_of);
         let path = match (disk, &running) {
@@ -57,50 +66,84 @@ impl Source {
             }
             (None, None) => return Err(Error::Other("which disk? name it with --disk".into())),
         };
-        let real = fs::canonicalize(&path).map_err(Error::io("opening", &path))?;
-        let live = running.is_some_and(|running| running == real);
-        if live {
-            Source::of(&real, root_device.as_deref())
-        } else {
-            in_use::refuse(&real)?;
-            Source::of(&real, None)
-        }
+        let disk = fs::canonicalize(&path).map_err(Error::io("opening", &path))?;
+        let mounted = root_device.filter(|_| running.as_ref() == Some(&disk));
+        Ok(Which { disk, mounted })
+    }
+}
+
+/// What was found out about a disk; what is not there was refused.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// D.
+    pub disk_bytes: Option<u64>,
+    /// What the root file system's superblock says.
+    pub facts: Option<Facts>,
+    /// The smallest size of the root file system that resize2fs believes in.
+    pub minimum_bytes: Option<u64>,
+    /// All of it.
+    pub source: Option<Source>,
+}
+
+impl Inspection {
+    /// Looks at the disk, and at all of it even if something is refused.
+    pub fn of(which: &Which, refusals: &mut Refusals) -> Inspection {
+        let mut found = Inspection::default();
+        found.source = found.look(which, refusals);
+        found
     }
 
-    /// `mounted` is the device of the running system's root.
-    fn of(path: &Path, mounted: Option<&Path>) -> Result<Source> {
-        let disk = Disk::open(path)?;
-        refuse_alive(path)?;
-        let image = Image::read(disk)?;
-        refuse_boot_setup(&image)?;
-        let root = find_root(&image, mounted)?;
-        let partition = root.partition.clone();
-        let fs = match mounted {
-            // The page caches of disk and partition differ while it is mounted.
-            Some(device) => Ext4::open_device(device, partition.start_bytes)?,
-            None => root.fs.clone().ok_or_else(|| kind_refusal(&image, root))?,
-        };
-        if mounted.is_some() {
-            rustix::fs::sync();
-            fs.refuse_errors()?;
-        } else {
-            fs.check()?;
+    fn look(&mut self, which: &Which, refusals: &mut Refusals) -> Option<Source> {
+        let mounted = which.mounted.as_deref();
+        if mounted.is_none() {
+            refusals.take(in_use::refuse(&which.disk));
         }
-        Ok(Source {
-            disk: path.to_path_buf(),
+        let disk = refusals.take(Disk::open(&which.disk))?;
+        self.disk_bytes = Some(disk.size_bytes());
+        // What else is on the disk of a living migration is not the source.
+        refusals.take(refuse_alive(&which.disk))?;
+        let image = refusals.take(Image::look(disk))?;
+        for held in &image.held {
+            refusals.take(image.refuse_container(held));
+        }
+        refusals.take(refuse_boot_setup(&image));
+        let root = refusals.take(find_root(&image, mounted))?;
+        refusals.take(refuse_not_last(&image, root));
+        self.filesystem(which, &image, root, refusals)
+    }
+
+    fn filesystem(
+        &mut self,
+        which: &Which,
+        image: &Image,
+        root: &Held,
+        refusals: &mut Refusals,
+    ) -> Option<Source> {
+        if image.refuse_container(root).is_err() {
+            return None;
+        }
+        let mounted = which.mounted.as_deref();
+        let fs = refusals.take(filesystem(image, root, mounted))?;
+        self.facts = Some(fs.facts().clone());
+        refusals.take(sound(&fs, mounted.is_some()))?;
+        self.minimum_bytes = refusals.take(minimum(&fs));
+        let layout = refusals.take(fs.layout());
+        Some(Source {
+            disk: which.disk.clone(),
             disk_bytes: image.disk.size_bytes(),
             logical_block_bytes: SECTOR_BYTES as u32,
             table: image.table.kind,
-            root_device: mounted.unwrap_or(path).to_path_buf(),
+            root_device: mounted.unwrap_or(&which.disk).to_path_buf(),
             live: mounted.is_some(),
-            minimum_bytes: minimum(&fs)?,
-            free: fs.layout()?.free,
+            minimum_bytes: self.minimum_bytes?,
+            free: layout?.free,
             facts: fs.facts().clone(),
-            nic_driver: mounted.and_then(|_| nic_driver()),
-            root: partition,
+            root: root.partition.clone(),
         })
     }
+}
 
+impl Source {
     /// Used bytes of the root file system behind its first `bytes`.
     pub fn used_beyond(&self, bytes: u64) -> u64 {
         let from = bytes / self.facts.block_bytes;
@@ -113,6 +156,29 @@ impl Source {
         all.saturating_sub(free)
             .saturating_mul(self.facts.block_bytes)
     }
+}
+
+/// The root file system.
+fn filesystem(image: &Image, root: &Held, mounted: Option<&Path>) -> Result<Ext4> {
+    match (&root.fs, mounted) {
+        (None, _) => Err(Refusal::FilesystemKind {
+            place: image.place_of(root),
+            found: root.content.to_string(),
+        }
+        .into()),
+        // The page caches of disk and partition differ while it is mounted.
+        (Some(_), Some(device)) => Ext4::open_device(device, root.partition.start_bytes),
+        (Some(fs), None) => Ok(fs.clone()),
+    }
+}
+
+/// Refuses errors: all of them, or the recorded ones if it is mounted.
+fn sound(fs: &Ext4, mounted: bool) -> Result<()> {
+    if !mounted {
+        return fs.check();
+    }
+    rustix::fs::sync();
+    Ok(fs.refuse_errors()?)
 }
 
 /// The file system's least size, or why it has none.
@@ -165,49 +231,40 @@ fn refuse_boot_setup(image: &Image) -> Result<()> {
     .into())
 }
 
-/// The partition with the root file system; it has to be the last one.
+/// The partition with the root file system.
 fn find_root<'a>(image: &'a Image, mounted: Option<&Path>) -> Result<&'a Held> {
-    let last = image
-        .held
-        .iter()
-        .max_by_key(|held| held.partition.end_bytes());
-    let root = match mounted {
+    let found = match mounted {
         Some(device) => {
             let number = number_of(image.disk.path(), device);
-            image
-                .held
-                .iter()
-                .find(|held| Some(held.partition.number) == number)
+            let is_it = |held: &&Held| Some(held.partition.number) == number;
+            image.held.iter().find(is_it)
         }
-        None => root_of_image(image)?.or(last),
+        None => root_of_image(image)?.or(last(image)),
     };
-    let (Some(root), Some(last)) = (root, last) else {
-        return Err(Refusal::FilesystemKind {
-            place: image.place(),
-            found: "no root file system".into(),
-        }
-        .into());
-    };
-    if root.partition.number != last.partition.number {
-        return Err(Refusal::RootNotLast {
-            disk: image.place(),
-            root: root.partition.number,
-            last: last.partition.number,
-        }
-        .into());
-    }
-    match root.fs {
-        Some(_) => Ok(root),
-        None => Err(kind_refusal(image, root)),
-    }
+    Ok(found.ok_or_else(|| Refusal::FilesystemKind {
+        place: image.place(),
+        found: "no root file system".into(),
+    })?)
 }
 
-fn kind_refusal(image: &Image, held: &Held) -> Error {
-    Refusal::FilesystemKind {
-        place: format!("partition {} of {}", held.partition.number, image.place()),
-        found: held.content.to_string(),
+fn last(image: &Image) -> Option<&Held> {
+    image
+        .held
+        .iter()
+        .max_by_key(|held| held.partition.end_bytes())
+}
+
+/// Only the last partition can give up space at the disk's end.
+fn refuse_not_last(image: &Image, root: &Held) -> Result<(), Refusal> {
+    let root = root.partition.number;
+    match last(image).map(|held| held.partition.number) {
+        Some(last) if last != root => Err(Refusal::RootNotLast {
+            disk: image.place(),
+            root,
+            last,
+        }),
+        _ => Ok(()),
     }
-    .into()
 }
 
 /// In an image nothing is mounted: the root file system has an fstab.
@@ -256,27 +313,6 @@ fn layer(sys: &Path, place: String) -> Option<Refusal> {
     }
 }
 
-/// The driver of the interface that has the default route. A VLAN or bridge on
-/// top of an interface has none of its own and is not judged.
-fn nic_driver() -> Option<String> {
-    let routes = fs::read_to_string("/proc/net/route").ok()?;
-    let interface = default_interface(&routes)?;
-    let device = Path::new("/sys/class/net")
-        .join(interface)
-        .join("device/driver");
-    let module = fs::canonicalize(device.join("module"));
-    let driver = module.or_else(|_| fs::canonicalize(&device)).ok()?;
-    Some(driver.file_name()?.to_str()?.replace('-', "_"))
-}
-
-fn default_interface(routes: &str) -> Option<&str> {
-    routes.lines().skip(1).find_map(|line| {
-        let mut words = line.split_whitespace();
-        let interface = words.next()?;
-        (words.next()? == "00000000").then_some(interface)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,14 +330,5 @@ mod tests {
         assert_eq!(of(&[("dm/uuid", "mpath-x\n")]), Some(Exit::FilesystemKind));
         assert_eq!(of(&[("md/level", "raid1\n")]), Some(Exit::Md));
         assert_eq!(of(&[("partition", "2\n")]), None);
-    }
-
-    #[test]
-    fn the_default_route_names_the_interface() {
-        let routes = "Iface\tDestination\tGateway\n\
-                      eth0\t0002000A\t00000000\n\
-                      eth1\t00000000\t0202000A\n";
-        assert_eq!(default_interface(routes), Some("eth1"));
-        assert_eq!(default_interface("Iface\tDestination\n"), None);
     }
 }

@@ -9,5 +9,5 @@ pub mod snippet;
 mod write;
 
 pub use manifest::Manifest;
-pub use published::{Published, ReadAt};
+pub use published::{trailer_crc32c, Published, ReadAt};
 pub use write::{publish, Request, Result as Written};

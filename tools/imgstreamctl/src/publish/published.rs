@@ -65,6 +65,11 @@ impl Published {
     }
 }
 
+/// What the module compares on every connect.
+pub fn trailer_crc32c(from: &mut dyn ReadAt) -> Result<u32> {
+    Ok(read_trailer(from)?.1)
+}
+
 fn read_trailer(from: &mut dyn ReadAt) -> Result<(Trailer, u32)> {
     let (place, lun_bytes) = (from.place(), from.lun_bytes());
     let Some(at) = Trailer::location_bytes(lun_bytes).filter(|at| at % BLOCK_BYTES == 0) else {

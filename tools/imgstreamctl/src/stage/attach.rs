@@ -2,7 +2,7 @@
 //! Attaches a disk: network, module, raw partitions out of the way, device.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use imgstream_proto::abi::{CONTROL_PATH, DISK_NAME};
@@ -10,7 +10,7 @@ use imgstream_proto::disk::settings::Network;
 
 use super::{control_area, Report};
 use crate::blockdev;
-use crate::device::Control;
+use crate::device::{Control, Status};
 use crate::error::{Error, Result};
 use crate::medium::DiskMedium;
 use crate::network::{self, apply, keep};
@@ -49,9 +49,9 @@ fn set_up(network: &Network) -> Result<String> {
     for module in ["8021q", "af_packet"] {
         let _ = program::run("modprobe", "kmod", &["-q", module]);
     }
-    let name = apply::apply(network, NETWORK_PATIENCE)?;
-    keep::write(Path::new(RUN), network, &name)?;
-    Ok(name)
+    let interface = apply::apply(network, NETWORK_PATIENCE)?;
+    keep::write(Path::new(RUN), network, &interface)?;
+    Ok(interface.name)
 }
 
 /// Attaches the disk and waits for the partitions of the device.
@@ -63,12 +63,27 @@ pub fn attach(path: &Path, report: &mut Report) -> Result<()> {
         "{} is attached as /dev/{DISK_NAME}",
         path.display()
     ));
-    let device = PathBuf::from("/dev").join(DISK_NAME);
-    wait("the partitions of the device", || {
-        !blockdev::partitions(&device).is_empty()
-    })?;
+    partitions(report)?;
     let _ = program::run("udevadm", "udev", &["settle", "--timeout=10"]);
     mark_attached()
+}
+
+/// Waits until the partition table has been read. Where it is not here yet that may take as long as the repository is
+/// gone, so it is said.
+fn partitions(report: &mut Report) -> Result<()> {
+    let mut said = None;
+    loop {
+        let status = Status::read()?;
+        if status.partitions == "known" {
+            return Ok(());
+        }
+        let note = status.waits_for();
+        if let Some(note) = note.as_ref().filter(|_| note != said) {
+            report.line(note);
+        }
+        said = note;
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn load_module() -> Result<()> {

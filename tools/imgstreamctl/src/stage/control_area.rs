@@ -12,11 +12,13 @@ use crate::error::{Error, Result};
 use crate::medium::Medium;
 use crate::ondisk::{pair, Found};
 use crate::refusal::Refusal;
-use crate::switch::payload::{boot_list_header, Control};
+use crate::switch::payload::{boot_list_header, Control, PLANNED};
 
 /// Sequence number of the segments that a new map consists of; the first
 /// transaction of the journal has a higher one.
 const FIRST_SEQUENCE: u64 = 0;
+/// Generation of a boot list since all of the source's blocks are saved.
+const SAVED: u64 = PLANNED + 1;
 
 /// Writes everything of the control area, the superblock pair last: before
 /// that is durable there is no migration on this disk. Old superblocks behind
@@ -31,12 +33,7 @@ pub fn create(disk: &mut dyn Medium, control: &Control) -> Result<Found> {
     for (extent, bytes) in structures(control)? {
         verify(disk, extent.start_bytes, &bytes)?;
     }
-    let mut found = Found {
-        superblock: *superblock,
-        stale: None,
-    };
-    found.replace(disk, *superblock)?;
-    Ok(found)
+    pair::create(disk, superblock)
 }
 
 /// Map, journal, settings and boot list, both copies of each.
@@ -54,7 +51,8 @@ fn structures(control: &Control) -> Result<Vec<(Extent, Vec<u8>)>> {
             settings,
             encode_settings(superblock, &control.settings, settings)?,
         ));
-        all.push(boot_list(superblock, copy, &control.boot_list)?);
+        let list = &control.boot_list;
+        all.push(boot_list(superblock, copy, PLANNED, list)?);
     }
     Ok(all)
 }
@@ -90,16 +88,44 @@ fn encode_settings(superblock: &Superblock, settings: &Settings, place: Extent) 
 fn boot_list(
     superblock: &Superblock,
     copy: Copy2,
+    generation: u64,
     entries: &[BootEntry],
 ) -> Result<(Extent, Vec<u8>)> {
     let place = *copy.of(&superblock.places.boot_list);
     let mut bytes = vec![0; place.len_bytes as usize];
-    let header = boot_list_header(superblock, copy as usize);
+    let header = boot_list_header(superblock, copy as usize, generation);
     BootList::encode(&header, entries, &mut bytes, crc32c::crc32c).map_err(say)?;
     Ok((place, bytes))
 }
 
+/// Refuses a disk without a superblock on which boot blocks may have been
+/// stored already: what stands where the source was is then a mixture, which
+/// e2fsck and resize2fs would destroy, and the source's blocks that they could
+/// be replaced by are where the shrink and a new control area write.
+///
+/// Why the boot list tells: both its copies say `SAVED` durably before the
+/// state becomes `storing`, and only that lets a boot block be written. A cut
+/// while the control area is created leaves no list or a [`PLANNED`] one, and
+/// then all may be done again. Nobody else can have written it: it names its
+/// place and the UUID that this migration drew.
+pub fn refuse_stored(disk: &mut dyn Medium, superblock: &Superblock) -> Result<()> {
+    for copy in Copy2::BOTH {
+        let place = *copy.of(&superblock.places.boot_list);
+        let mut bytes = vec![0; place.len_bytes as usize];
+        disk.read(place.start_bytes, &mut bytes)?;
+        let list = BootList::decode(&superblock.uuid, place.start_bytes, &bytes, crc32c::crc32c);
+        if list.is_ok_and(|list| list.header().generation >= SAVED) {
+            return Err(Refusal::SuperblockLost {
+                place: place.start_bytes,
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
 /// Writes the boot list with every entry in `state`, one copy after the other.
+/// The source's blocks have to be saved, durably.
 pub fn set_boot_state(
     disk: &mut dyn Medium,
     superblock: &Superblock,
@@ -108,7 +134,7 @@ pub fn set_boot_state(
 ) -> Result<()> {
     let entries: Vec<BootEntry> = list.iter().map(|e| BootEntry { state, ..*e }).collect();
     for copy in Copy2::BOTH {
-        let (place, bytes) = boot_list(superblock, copy, &entries)?;
+        let (place, bytes) = boot_list(superblock, copy, SAVED, &entries)?;
         disk.write(place.start_bytes, &bytes)?;
         disk.flush()?;
         verify(disk, place.start_bytes, &bytes)?;
@@ -122,7 +148,10 @@ pub fn read_boot_list(disk: &mut dyn Medium, superblock: &Superblock) -> Result<
     for copy in Copy2::BOTH {
         let place = *copy.of(&superblock.places.boot_list);
         let mut bytes = vec![0; place.len_bytes as usize];
-        disk.read(place.start_bytes, &mut bytes)?;
+        if let Err(error) = disk.read(place.start_bytes, &mut bytes) {
+            why = error.to_string();
+            continue;
+        }
         match BootList::decode(&superblock.uuid, place.start_bytes, &bytes, crc32c::crc32c) {
             Ok(list) => return Ok(list.entries().collect()),
             Err(error) => why = error.to_string(),
@@ -142,7 +171,10 @@ pub fn read_settings(disk: &mut dyn Medium, superblock: &Superblock) -> Result<S
     for copy in Copy2::BOTH {
         let place = *copy.of(&superblock.places.settings);
         let mut bytes = [0; SETTINGS_LEN];
-        disk.read(place.start_bytes, &mut bytes)?;
+        if let Err(error) = disk.read(place.start_bytes, &mut bytes) {
+            why = error.to_string();
+            continue;
+        }
         match Settings::decode(&superblock.uuid, place.start_bytes, &bytes, crc32c::crc32c) {
             Ok(found) if newest.is_none_or(|old| found.generation > old.generation) => {
                 newest = Some(found);

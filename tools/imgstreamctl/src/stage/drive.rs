@@ -6,14 +6,14 @@ use imgstream_engine::block::Run;
 use imgstream_engine::locate::BootRun;
 use imgstream_engine::stage::{Stage, Step};
 use imgstream_engine::state;
-use imgstream_proto::disk::boot_list::BootEntry;
+use imgstream_proto::disk::boot_list::{BootEntry, BootState};
 use imgstream_proto::disk::superblock::Superblock;
 use imgstream_proto::disk::{State, BLOCK_BYTES, BLOCK_LEN};
 
 use super::{control_area, identity, Report};
 use crate::error::{Error, Result};
 use crate::medium::Medium;
-use crate::ondisk::{pair, Found};
+use crate::ondisk::Found;
 use crate::switch::payload::Payload;
 
 /// One piece of work on one disk.
@@ -33,9 +33,9 @@ pub struct Drive<'a> {
 impl Drive<'_> {
     /// Works on until the state that the disk is in has no more steps: from
     /// `relocating` or `storing` to `streaming`, from `rolling-back` to the
-    /// wiped control area. `before_wipe` runs when the source is back and the
-    /// superblock still says so; what is not wiped is seen by the next stage.
-    pub fn run(&mut self, before_wipe: &mut dyn FnMut(&mut Report) -> Result<bool>) -> Result<()> {
+    /// `rolled-back`. The superblocks are left then: until they are wiped, the
+    /// next stage sees that there is nothing to do but to leave.
+    pub fn run(&mut self) -> Result<()> {
         let boot: Vec<BootRun> = self.list.iter().map(|entry| (*entry).into()).collect();
         if self.found.stale.is_some() {
             // Nothing is acted on that only one copy of the superblock says.
@@ -47,31 +47,21 @@ impl Drive<'_> {
             let stage = Stage::resume(superblock.state, &boot, superblock.cursor);
             let Some(stage) = stage else { return Ok(()) };
             self.report.line(words(superblock.state));
-            if self.finish(stage, before_wipe)? == superblock.state {
+            if self.finish(stage)? == superblock.state {
                 return Ok(());
             }
         }
     }
 
     /// Runs one machine to its end; says the state then.
-    fn finish(
-        &mut self,
-        mut stage: Stage<'_>,
-        before_wipe: &mut dyn FnMut(&mut Report) -> Result<bool>,
-    ) -> Result<State> {
+    fn finish(&mut self, mut stage: Stage<'_>) -> Result<State> {
         let total = stage.total_blocks() * BLOCK_BYTES;
         loop {
             let what = self.found.superblock.state.name();
             let done = stage.done_blocks() * BLOCK_BYTES;
             self.report.progress(what, done, total);
             match stage.next() {
-                Step::Done => return Ok(self.found.superblock.state),
-                Step::Wipe => {
-                    if !before_wipe(self.report)? {
-                        return Ok(self.found.superblock.state);
-                    }
-                    pair::wipe_pair(self.disk, &self.found.superblock)?;
-                }
+                Step::Wipe | Step::Done => return Ok(self.found.superblock.state),
                 step => self.step(step)?,
             }
             stage.advance();
@@ -113,6 +103,11 @@ impl Drive<'_> {
             self.verify_restored()?;
             self.compare_hash()?;
         }
+        if to == State::Storing {
+            // Before the first boot block: see `refuse_stored`.
+            let saved = BootState::Saved;
+            control_area::set_boot_state(self.disk, &self.found.superblock, self.list, saved)?;
+        }
         let from = self.found.superblock;
         state::transition(from.state, to).map_err(|e| Error::Other(e.to_string()))?;
         let next = Superblock {
@@ -134,13 +129,8 @@ impl Drive<'_> {
         Ok(bytes)
     }
 
-    /// Reads the target's boot blocks back. Without them at hand (the target
-    /// itself ends a switch that was cut at the very end) there is nothing to
-    /// compare with.
+    /// Reads the target's boot blocks back.
     fn verify_stored(&mut self) -> Result<()> {
-        if self.payload.is_none() {
-            return Ok(());
-        }
         for run in runs(self.list) {
             let bytes = self.target_blocks(run)?;
             verify(self.disk, run.start_bytes(), &bytes)?;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Leaves the stage for the source: takes the stage's entry out of the
-//! source's `custom.cfg`. The only time that the stage mounts anything; what
-//! has to be identical before and after a roll back has been compared by then.
+//! The way from the stage back into the source: the stage's entry in the
+//! source's `custom.cfg`. The only time that the stage mounts anything: before
+//! it changes something, and when what has to be identical before and after a
+//! roll back has been compared.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,36 +25,92 @@ const MOUNT_POINT: &str = "/run/imgstream/source";
 const CUSTOM_CFG: [&str; 2] = ["boot/grub/custom.cfg", "grub/custom.cfg"];
 /// What tells the running source why nothing happened.
 const LAST_REFUSAL: &str = "var/lib/imgstream/last-refusal";
+/// Where ext2, ext3 and ext4 have their magic number.
+const EXT_MAGIC: (u64, [u8; 2]) = (1024 + 0x38, [0x53, 0xef]);
 
-/// Looks at every ext4 partition of the disk; says in the source why, if there
-/// is a reason. Whether there was an entry: an image of a disk cannot be
-/// mounted here, and a kernel may lack what this file system needs.
-pub fn leave(disk: &Path, reason: Option<&str>, report: &mut Report) -> Result<bool> {
+/// The boot entry that makes the next boot the stage's.
+pub trait WayBack {
+    /// Whether the entry is there; an error if that cannot be found out.
+    fn stands(&mut self) -> Result<bool>;
+    /// Takes it out, durably, and says in the source why, if there is a
+    /// reason. After an error the next boot may be the stage's again.
+    fn leave(&mut self, reason: Option<&str>, report: &mut Report) -> Result<()>;
+}
+
+/// The entry in a file system of this disk.
+pub struct OnDisk<'a>(pub &'a Path);
+
+impl WayBack for OnDisk<'_> {
+    fn stands(&mut self) -> Result<bool> {
+        let found = look(self.0, MountFlags::RDONLY, &mut |root| has_entry_in(root))?;
+        Ok(found.is_some())
+    }
+
+    fn leave(&mut self, reason: Option<&str>, report: &mut Report) -> Result<()> {
+        let found = look(self.0, MountFlags::empty(), &mut |root| edit(root, reason))?;
+        let Some(partition) = found else {
+            return Err(Error::Other(format!(
+                "no file system of {} has a boot entry of the stage",
+                self.0.display()
+            )));
+        };
+        report.line(&format!(
+            "the boot entry on {} is gone",
+            partition.display()
+        ));
+        Ok(())
+    }
+}
+
+/// Mounts one ext4 file system of the disk after the other. The one for which
+/// `what` said yes; if it was none, why one could not be asked. An image of a
+/// disk cannot be mounted here, and a kernel may lack what a file system needs.
+fn look(
+    disk: &Path,
+    flags: MountFlags,
+    what: &mut dyn FnMut(&Path) -> Result<bool>,
+) -> Result<Option<PathBuf>> {
     if disk.is_file() {
-        return Ok(false);
+        let text = format!("{} is a file: what is in it is not mounted", disk.display());
+        return Err(Error::Other(text));
     }
-    let mut found = false;
     let _ = program::run("modprobe", "kmod", &["ext4"]);
-    for partition in reread(disk)? {
-        let mounted = fs::create_dir_all(MOUNT_POINT)
-            .map_err(Error::io("making", Path::new(MOUNT_POINT)))
-            .and_then(|()| mount_ext4(&partition));
-        match mounted {
-            Ok(()) => {}
-            Err(_) => continue,
+    let (mut found, mut failed) = (None, None);
+    for partition in reread(disk)?.into_iter().filter(|p| is_ext(p)) {
+        match mounted(&partition, flags, what) {
+            Ok(true) => found = Some(partition),
+            Ok(false) => {}
+            Err(error) => failed = failed.or(Some(error)),
         }
-        let done = edit(Path::new(MOUNT_POINT), reason);
-        let unmounted = unmount(MOUNT_POINT, UnmountFlags::empty());
-        if done? {
-            found = true;
-            report.line(&format!(
-                "the boot entry on {} is gone",
-                partition.display()
-            ));
-        }
-        unmounted.map_err(|e| Error::io("unmounting", &partition)(e.into()))?;
     }
-    Ok(found)
+    match (found, failed) {
+        (None, Some(error)) => Err(error),
+        (found, _) => Ok(found),
+    }
+}
+
+fn is_ext(partition: &Path) -> bool {
+    let (at, magic) = EXT_MAGIC;
+    let mut found = [0; 2];
+    File::open(partition).is_ok_and(|file| file.read_exact_at(&mut found, at).is_ok())
+        && found == magic
+}
+
+fn mounted(
+    partition: &Path,
+    flags: MountFlags,
+    what: &mut dyn FnMut(&Path) -> Result<bool>,
+) -> Result<bool> {
+    let point = Path::new(MOUNT_POINT);
+    fs::create_dir_all(point).map_err(Error::io("making", point))?;
+    let flags = flags | MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID;
+    mount(partition, point, "ext4", flags, None)
+        .map_err(|e| Error::io("mounting", partition)(e.into()))?;
+    let done = what(point);
+    let unmounted = unmount(point, UnmountFlags::empty());
+    let done = done?;
+    unmounted.map_err(|e| Error::io("unmounting", partition)(e.into()))?;
+    Ok(done)
 }
 
 /// The partitions of the table that is on the disk now, which may be another
@@ -70,31 +128,48 @@ fn reread(disk: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, device)| device).collect())
 }
 
-fn mount_ext4(partition: &Path) -> Result<()> {
-    let flags = MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID;
-    mount(partition, MOUNT_POINT, "ext4", flags, None)
-        .map_err(|e| Error::io("mounting", partition)(e.into()))
+/// The text of one `custom.cfg`; `None` if there is none.
+pub fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(Error::io("reading", path)(e)),
+    }
 }
 
-/// Whether there was an entry.
-fn edit(root: &Path, reason: Option<&str>) -> Result<bool> {
-    if let Some(reason) = reason {
-        let path = root.join(LAST_REFUSAL);
-        if path.parent().is_some_and(Path::exists) {
-            write_durably(&path, &format!("{reason}\n"))?;
-        }
-    }
+fn has_entry_in(root: &Path) -> Result<bool> {
     for name in CUSTOM_CFG {
-        if remove_entry(&root.join(name))? {
+        if read(&root.join(name))?.is_some_and(|text| custom_cfg::has_entry(&text)) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
+/// Whether there was an entry. It goes first; for the reason there may be no
+/// room, and the console has said it.
+fn edit(root: &Path, reason: Option<&str>) -> Result<bool> {
+    let mut found = false;
+    for name in CUSTOM_CFG {
+        found |= remove_entry(&root.join(name))?;
+    }
+    let path = root.join(LAST_REFUSAL);
+    if let (Some(reason), true) = (reason, path.parent().is_some_and(Path::exists)) {
+        let _ = write_durably(&path, &format!("{reason}\n"));
+    }
+    Ok(found)
+}
+
 /// Takes the stage's entry out of one `custom.cfg`; whether it was there.
 pub fn remove_entry(path: &Path) -> Result<bool> {
-    let Ok(text) = fs::read_to_string(path) else {
+    let Some(text) = read(path)? else {
         return Ok(false);
     };
     let Some(rest) = custom_cfg::without_entry(&text) else {
@@ -158,6 +233,21 @@ mod tests {
             assert_eq!(reason, "the disk shrank\n");
             assert!(!edit(root.path(), None).unwrap());
         }
+    }
+
+    #[test]
+    fn no_entry_stays_where_there_are_two_and_no_room_for_the_reason() {
+        let root = tempfile::tempdir().unwrap();
+        for name in CUSTOM_CFG {
+            let cfg = root.path().join(name);
+            fs::create_dir_all(cfg.parent().unwrap()).unwrap();
+            fs::write(&cfg, with_entry(None, &entry())).unwrap();
+        }
+        // A directory stands where the reason would go.
+        fs::create_dir_all(root.path().join(LAST_REFUSAL).join("full")).unwrap();
+        assert!(has_entry_in(root.path()).unwrap());
+        assert!(edit(root.path(), Some("why")).unwrap());
+        assert!(!has_entry_in(root.path()).unwrap());
     }
 
     #[test]

@@ -9,8 +9,9 @@ pub mod identity;
 pub mod leave;
 pub mod report;
 pub mod shrink;
+pub mod stored;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use report::Report;

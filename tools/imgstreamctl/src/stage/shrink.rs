@@ -30,8 +30,9 @@ struct Size {
     clean: bool,
 }
 
-/// Shrinks to what the plan says; does nothing if that was done before. A
-/// refusal means that the file system is sound and has its old size.
+/// Shrinks to what the plan says; does nothing if that was done before. After a
+/// refusal the source may be started: resize2fs has changed nothing, or e2fsck
+/// is content with what it left.
 pub fn shrink(partition: &Path, facts: &Facts, report: &mut Report) -> Result<()> {
     let before = size(partition)?;
     if before.clean && before.blocks == facts.filesystem_blocks_after {
@@ -39,7 +40,7 @@ pub fn shrink(partition: &Path, facts: &Facts, report: &mut Report) -> Result<()
         return Ok(());
     }
     report.line("checking the source's file system");
-    check(partition, &before)?;
+    check(partition, !before.clean)?;
     // Once more: the check may have replayed the journal.
     let before = size(partition)?;
     report.line(&format!(
@@ -49,12 +50,12 @@ pub fn shrink(partition: &Path, facts: &Facts, report: &mut Report) -> Result<()
     ));
     let count = facts.filesystem_blocks_after.to_string();
     let output = run("resize2fs", &[&partition.to_string_lossy(), &count])?;
-    let after = size(partition)?;
+    let after = size(partition).map_err(stop)?;
     if output.status.success() && after.clean && after.blocks == facts.filesystem_blocks_after {
         return Ok(());
     }
     let said = said(&output);
-    check(partition, &after)?;
+    check(partition, true)?;
     Err(Refusal::CannotShrink {
         place: partition.display().to_string(),
         what: said,
@@ -66,28 +67,33 @@ fn bytes_of(facts: &Facts, blocks: u64) -> String {
     crate::device::status::bytes(blocks * facts.filesystem_block_bytes)
 }
 
-/// Only harmless repairs are made, unless resize2fs was cut here: it marks the
-/// file system before it starts and the plan had found it clean.
-fn check(partition: &Path, before: &Size) -> Result<()> {
+/// Only harmless repairs are made, unless resize2fs may have been cut here: it
+/// marks the file system before it starts and the plan had found it clean.
+/// What e2fsck cannot repair then may have its files half moved: nothing may
+/// mount it, so that is no refusal, after which the source would be started.
+fn check(partition: &Path, may_be_cut: bool) -> Result<()> {
     let output = e2fsck(partition, "-p")?;
-    let code = output.status.code().unwrap_or(OPERATIONAL);
-    if code < UNCORRECTED {
+    if corrected(&output) || may_be_cut && corrected(&e2fsck(partition, "-y")?) {
         return Ok(());
     }
-    if !before.clean
-        && e2fsck(partition, "-y")?
-            .status
-            .code()
-            .unwrap_or(OPERATIONAL)
-            < UNCORRECTED
-    {
-        return Ok(());
-    }
-    Err(Refusal::FilesystemErrors {
+    let refusal = Refusal::FilesystemErrors {
         place: partition.display().to_string(),
         what: said(&output),
-    }
-    .into())
+    };
+    Err(if may_be_cut {
+        stop(refusal.into())
+    } else {
+        refusal.into()
+    })
+}
+
+fn corrected(output: &Output) -> bool {
+    output.status.code().unwrap_or(OPERATIONAL) < UNCORRECTED
+}
+
+/// An error after which the stage waits for a person.
+fn stop(error: Error) -> Error {
+    Error::HalfShrunk(Box::new(error))
 }
 
 /// Forced, because only that checks everything that resize2fs relies on.
@@ -232,6 +238,19 @@ mod tests {
         assert_eq!(error.exit(), crate::Exit::CannotShrink, "{error}");
         let size = size(&path).unwrap();
         assert_eq!((size.blocks, size.clean), (16384, true));
+    }
+
+    #[test]
+    fn what_was_cut_and_cannot_be_repaired_is_not_started() {
+        let (_dir, path) = file_system(64);
+        let name = path.to_string_lossy().into_owned();
+        // What resize2fs marks, and a file system that is longer than its device: e2fsck gives up on that.
+        let marked = run("debugfs", &["-w", "-R", "ssv state 2", &name]);
+        assert!(marked.unwrap().status.success());
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(32 << 20).unwrap();
+        let error = shrink(&path, &facts(4096), &mut Report::to(|_| {})).unwrap_err();
+        assert!(matches!(error, Error::HalfShrunk(_)), "{error}");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The switch and the way back on a disk that loses power at every write and
-//! every flush, with and without what was not flushed.
+//! every flush, with all, some or none of what was not flushed.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use imgstream_engine::plan::{plan, Demand};
@@ -12,94 +11,18 @@ use imgstream_proto::disk::superblock::{Checkpoint, Superblock};
 use imgstream_proto::disk::{State, BLOCK_BYTES, BLOCK_LEN};
 
 use super::drive::Drive;
-use super::{control_area, Report};
+use super::{control_area, stored, Report};
 use crate::error::Result;
 use crate::medium::Medium;
 use crate::ondisk::{self, inspect, Found};
 use crate::switch::payload::{self, boot_entries, After, Control, Facts, Payload};
+use crate::volatile::{cut_everywhere, Fate, Volatile};
 
 const MIB: u64 = 1 << 20;
 
-/// A sparse disk in memory. Blocks that were never written are zero.
-#[derive(Clone, Default)]
-struct Sparse {
-    size_bytes: u64,
-    durable: BTreeMap<u64, Vec<u8>>,
-    /// Written, not flushed.
-    cached: BTreeMap<u64, Vec<u8>>,
-    /// Writes and flushes until the power fails.
-    left: Option<usize>,
-}
-
-impl Sparse {
-    fn new(size_bytes: u64) -> Self {
-        Self {
-            size_bytes,
-            ..Self::default()
-        }
-    }
-
-    fn step(&mut self) -> io::Result<()> {
-        match &mut self.left {
-            Some(0) => Err(io::Error::other("power cut")),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Power is back. The disk's cache survived or it did not.
-    fn restart(&mut self, cache_survives: bool) {
-        let cached = std::mem::take(&mut self.cached);
-        if cache_survives {
-            self.durable.extend(cached);
-        }
-        self.left = None;
-    }
-
-    fn block(&self, number: u64) -> Vec<u8> {
-        let found = self
-            .cached
-            .get(&number)
-            .or_else(|| self.durable.get(&number));
-        found.cloned().unwrap_or_else(|| vec![0; BLOCK_LEN])
-    }
-}
-
-impl Medium for Sparse {
-    fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    fn read(&mut self, at_bytes: u64, to: &mut [u8]) -> io::Result<()> {
-        assert_eq!(at_bytes % BLOCK_BYTES, 0);
-        for (number, to) in (at_bytes / BLOCK_BYTES..).zip(to.chunks_mut(BLOCK_LEN)) {
-            to.copy_from_slice(&self.block(number)[..to.len()]);
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, at_bytes: u64, from: &[u8]) -> io::Result<()> {
-        assert_eq!((at_bytes % BLOCK_BYTES, from.len() % BLOCK_LEN), (0, 0));
-        self.step()?;
-        for (number, from) in (at_bytes / BLOCK_BYTES..).zip(from.chunks(BLOCK_LEN)) {
-            self.cached.insert(number, from.to_vec());
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.step()?;
-        self.durable.append(&mut self.cached);
-        Ok(())
-    }
-}
-
-struct World {
-    payload: Payload,
-    source: Sparse,
+pub(crate) struct World {
+    pub(crate) payload: Payload,
+    pub(crate) source: Volatile,
     _dir: tempfile::TempDir,
 }
 
@@ -115,10 +38,11 @@ fn target_block(number: u64) -> Vec<u8> {
     block
 }
 
-/// A source of 32 MiB on a disk of 130 MiB, an image of 24 MiB whose boot
-/// region has four runs.
-fn world() -> World {
-    let runs = [(0, 3), (9, 1), (100, 30), (5000, 2)];
+/// The runs of the boot region: first block and length.
+const BOOT: [(u64, u64); 4] = [(0, 3), (9, 1), (100, 30), (5000, 2)];
+
+/// Of a source of 32 MiB on a disk of 130 MiB, and an image of 24 MiB.
+pub(crate) fn superblock(state: State) -> Superblock {
     let fitted = plan(&Demand {
         disk_bytes: 130 * MIB,
         disk_logical_bytes: 512,
@@ -133,14 +57,19 @@ fn world() -> World {
         source_base_bytes: 2 * MIB,
     })
     .unwrap();
-    let mut superblock = Superblock::new([7; 16], State::Relocating, fitted.geometry);
+    let mut superblock = Superblock::new([7; 16], state, fitted.geometry);
     superblock.places = fitted.places;
     superblock.checkpoint = Checkpoint {
         sequence: 1,
         position_bytes: 0,
     };
+    superblock
+}
+
+pub(crate) fn world() -> World {
+    let superblock = superblock(State::Relocating);
     let control = Control {
-        boot_list: boot_entries(runs, fitted.geometry.relocated_start_bytes),
+        boot_list: boot_entries(BOOT, superblock.geometry.relocated_start_bytes),
         superblock,
         settings: Settings {
             generation: 1,
@@ -157,7 +86,7 @@ fn world() -> World {
         Ok(())
     })
     .unwrap();
-    let mut source = Sparse::new(130 * MIB);
+    let mut source = Volatile::new(130 * MIB);
     for number in (0..200).chain(4990..5010) {
         source.durable.insert(number, source_block(number));
     }
@@ -184,7 +113,7 @@ fn facts() -> Facts {
 }
 
 /// One power-on of the stage: creates the control area or goes on.
-fn stage(disk: &mut Sparse, payload: &Payload) -> Result<()> {
+fn stage(disk: &mut Volatile, payload: &Payload) -> Result<()> {
     let mut found = match ondisk::find(disk, "disk")? {
         Some(found) => found,
         None => control_area::create(disk, &payload.control)?,
@@ -192,7 +121,7 @@ fn stage(disk: &mut Sparse, payload: &Payload) -> Result<()> {
     drive(disk, &mut found, Some(payload))
 }
 
-fn drive(disk: &mut Sparse, found: &mut Found, payload: Option<&Payload>) -> Result<()> {
+fn drive(disk: &mut Volatile, found: &mut Found, payload: Option<&Payload>) -> Result<()> {
     let list = control_area::read_boot_list(disk, &found.superblock)?;
     let mut report = Report::to(|_| {});
     let mut drive = Drive {
@@ -202,7 +131,11 @@ fn drive(disk: &mut Sparse, found: &mut Found, payload: Option<&Payload>) -> Res
         payload,
         report: &mut report,
     };
-    drive.run(&mut |_| Ok(true))
+    drive.run()?;
+    if found.superblock.state == State::RolledBack {
+        crate::ondisk::pair::wipe_pair(disk, &found.superblock)?;
+    }
+    Ok(())
 }
 
 fn blocks_of(list: &[BootEntry]) -> impl Iterator<Item = u64> + '_ {
@@ -210,13 +143,13 @@ fn blocks_of(list: &[BootEntry]) -> impl Iterator<Item = u64> + '_ {
         .flat_map(|e| e.image_block..e.image_block + u64::from(e.blocks))
 }
 
-fn assert_source_whole(disk: &Sparse, world: &World, when: &str) {
+fn assert_source_whole(disk: &Volatile, world: &World, when: &str) {
     for (number, block) in &world.source.durable {
         assert_eq!(&disk.block(*number), block, "{when}: block {number}");
     }
 }
 
-fn assert_switched(disk: &mut Sparse, world: &World) {
+fn assert_switched(disk: &mut Volatile, world: &World) {
     let area = inspect::inspect(disk, "disk").unwrap();
     // A cut between both copies of the last superblock leaves an older one; the attach writes it again.
     let older = |f: &inspect::Finding| f.what.starts_with("superblock");
@@ -237,29 +170,13 @@ fn assert_switched(disk: &mut Sparse, world: &World) {
     }
 }
 
-/// Runs `work` with a cut at every step until one run needs no cut.
-fn cut_everywhere(start: &Sparse, mut work: impl FnMut(&mut Sparse, usize, bool) -> bool) -> usize {
-    for cut in 0.. {
-        let mut whole = true;
-        for cache_survives in [false, true] {
-            let mut disk = start.clone();
-            disk.left = Some(cut);
-            whole &= work(&mut disk, cut, cache_survives);
-        }
-        if whole {
-            return cut;
-        }
-    }
-    0
-}
-
 #[test]
 fn the_switch_survives_a_cut_at_every_step() {
     let world = world();
-    let steps = cut_everywhere(&world.source, |disk, cut, cache_survives| {
+    let steps = cut_everywhere(&world.source, |disk, cut, fate| {
         let whole = stage(disk, &world.payload).is_ok();
-        disk.restart(cache_survives);
-        let when = format!("cut {cut}, cache {cache_survives}");
+        disk.restart(fate);
+        let when = format!("cut {cut}, {fate:?}");
         let state = ondisk::find(disk, "disk")
             .unwrap()
             .map(|f| f.superblock.state);
@@ -273,6 +190,130 @@ fn the_switch_survives_a_cut_at_every_step() {
     assert!(steps > 30, "only {steps} steps were cut");
 }
 
+/// A disk on which everything is ready for the first boot block.
+fn storing(world: &World) -> Volatile {
+    let mut disk = world.source.clone();
+    let mut cut = 0;
+    loop {
+        disk.left = Some(cut);
+        let _ = stage(&mut disk, &world.payload);
+        disk.restart(Fate::Kept);
+        let found = ondisk::find(&mut disk, "disk").unwrap();
+        if found.is_some_and(|found| found.superblock.state == State::Storing) {
+            return disk;
+        }
+        (disk, cut) = (world.source.clone(), cut + 1);
+    }
+}
+
+fn is_the_targets(disk: &Volatile, world: &World) -> bool {
+    let list = &world.payload.control.boot_list;
+    blocks_of(list).all(|number| disk.block(number) == target_block(number))
+}
+
+/// One start of an initramfs with imgstream that is cut, and one that is not.
+fn started_twice(disk: &mut Volatile, fate: Fate) {
+    let mut report = Report::to(|_| {});
+    let mut start = |disk: &mut Volatile| -> Result<()> {
+        let Some(mut found) = ondisk::find(disk, "disk")? else {
+            return Ok(());
+        };
+        if found.superblock.state == State::Storing {
+            stored::end(disk, &mut found, &mut report)?;
+        }
+        drive(disk, &mut found, None)
+    };
+    let _ = start(disk);
+    disk.restart(fate);
+    start(disk).unwrap();
+}
+
+#[test]
+fn a_cut_store_is_ended_only_if_every_block_is_the_targets() {
+    let world = world();
+    let (mut ended, mut back) = (0, 0);
+    cut_everywhere(&storing(&world), |disk, cut, fate| {
+        let whole = stage(disk, &world.payload).is_ok();
+        disk.restart(fate);
+        let storing = ondisk::find(disk, "disk").unwrap().unwrap();
+        let complete = is_the_targets(disk, &world);
+        assert!(complete || storing.superblock.state == State::Storing);
+        for again in 0..40 {
+            let mut disk = disk.clone();
+            disk.left = Some(again);
+            started_twice(&mut disk, fate);
+            if complete {
+                ended += 1;
+                assert_switched(&mut disk, &world);
+            } else {
+                back += 1;
+                assert_source_whole(&disk, &world, &format!("cut {cut}, {fate:?}, {again}"));
+                assert_eq!(ondisk::find(&mut disk, "disk").unwrap(), None);
+            }
+        }
+        whole
+    });
+    assert!(ended > 400 && back > 400, "{ended}, {back}");
+}
+
+#[test]
+fn a_store_of_which_no_checksum_is_known_is_not_ended() {
+    let world = world();
+    let mut disk = world.source.clone();
+    stage(&mut disk, &world.payload).unwrap();
+    let mut found = ondisk::find(&mut disk, "disk").unwrap().unwrap();
+    for (crc, state) in [
+        (found.superblock.boot_blocks_crc32c, State::Streaming),
+        (found.superblock.boot_blocks_crc32c ^ 1, State::RollingBack),
+        (0, State::RollingBack),
+    ] {
+        let next = Superblock {
+            state: State::Storing,
+            boot_blocks_crc32c: crc,
+            ..found.superblock
+        };
+        found.replace(&mut disk, next).unwrap();
+        let mut report = Report::to(|_| {});
+        stored::end(&mut disk, &mut found, &mut report).unwrap();
+        assert_eq!(found.superblock.state, state);
+    }
+}
+
+#[test]
+fn a_source_that_may_be_overwritten_is_not_shrunk_again() {
+    let world = world();
+    let superblock = world.payload.control.superblock;
+    let [a, b] = imgstream_engine::pair::locations(&superblock).unwrap();
+    let lists = superblock.places.boot_list.map(|list| list.start_bytes);
+    let (mut again, mut refused) = (0, 0);
+    cut_everywhere(&world.source, |disk, cut, fate| {
+        let whole = stage(disk, &world.payload).is_ok();
+        disk.restart(fate);
+        let when = format!("cut {cut}, {fate:?}");
+        if ondisk::find(disk, "disk").unwrap().is_none() {
+            // What a cut alone leads to is never refused.
+            control_area::refuse_stored(disk, &superblock).unwrap();
+        }
+        // Now the superblocks are lost, and one copy of the boot list.
+        for lost in [[a, b, lists[0]], [a, b, lists[1]]] {
+            let mut disk = disk.clone();
+            for place in lost {
+                disk.durable.insert(place / BLOCK_BYTES, vec![0; BLOCK_LEN]);
+            }
+            if control_area::refuse_stored(&mut disk, &superblock).is_err() {
+                refused += 1;
+                continue;
+            }
+            again += 1;
+            assert_source_whole(&disk, &world, &when);
+            stage(&mut disk, &world.payload).unwrap();
+            assert_switched(&mut disk, &world);
+        }
+        whole
+    });
+    assert!(again > 20 && refused > 20, "{again}, {refused}");
+}
+
 #[test]
 fn roll_back_survives_a_cut_at_every_step() {
     let world = world();
@@ -282,13 +323,13 @@ fn roll_back_survives_a_cut_at_every_step() {
     found
         .set_state(&mut switched, State::RollingBack, 0)
         .unwrap();
-    let steps = cut_everywhere(&switched, |disk, cut, cache_survives| {
+    let steps = cut_everywhere(&switched, |disk, cut, fate| {
         let mut whole = false;
         if let Ok(Some(mut found)) = ondisk::find(disk, "disk") {
             whole = drive(disk, &mut found, None).is_ok();
         }
-        disk.restart(cache_survives);
-        let when = format!("cut {cut}, cache {cache_survives}");
+        disk.restart(fate);
+        let when = format!("cut {cut}, {fate:?}");
         // Until the state says so, block 0 may be either's, but the superblock leads back here.
         match ondisk::find(disk, "disk").unwrap() {
             Some(mut found) => drive(disk, &mut found, None).unwrap(),
@@ -325,7 +366,7 @@ fn a_source_that_changed_since_is_noticed() {
         payload: None,
         report: &mut report,
     };
-    drive.run(&mut |_| Ok(true)).unwrap();
+    drive.run().unwrap();
     assert!(
         lines.borrow().contains("WARNING: the source differs"),
         "{}",
@@ -336,7 +377,7 @@ fn a_source_that_changed_since_is_noticed() {
 #[test]
 fn a_disk_that_keeps_nothing_is_noticed() {
     /// Loses every write to one block.
-    struct Forgetful(Sparse, u64);
+    struct Forgetful(Volatile, u64);
     impl Medium for Forgetful {
         fn size_bytes(&self) -> u64 {
             self.0.size_bytes()
@@ -368,7 +409,7 @@ fn a_disk_that_keeps_nothing_is_noticed() {
             payload: Some(&world.payload),
             report: &mut report,
         };
-        let error = drive.run(&mut |_| Ok(true)).unwrap_err();
+        let error = drive.run().unwrap_err();
         assert!(
             error.to_string().contains("other bytes"),
             "{victim}: {error}"
@@ -407,6 +448,44 @@ fn damaged_control_areas_are_found_out() {
             );
         }
     }
+}
+
+#[test]
+fn of_two_copies_one_need_not_be_readable() {
+    /// Cannot read some blocks.
+    struct Unreadable(Volatile, Vec<u64>);
+    impl Medium for Unreadable {
+        fn size_bytes(&self) -> u64 {
+            self.0.size_bytes()
+        }
+        fn read(&mut self, at: u64, to: &mut [u8]) -> io::Result<()> {
+            match self.1.contains(&at) {
+                true => Err(io::Error::other("unreadable")),
+                false => self.0.read(at, to),
+            }
+        }
+        fn write(&mut self, at: u64, from: &[u8]) -> io::Result<()> {
+            self.0.write(at, from)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+    let world = world();
+    let mut disk = world.source.clone();
+    stage(&mut disk, &world.payload).unwrap();
+    let superblock = world.payload.control.superblock;
+    let (lists, settings) = (superblock.places.boot_list, superblock.places.settings);
+    for copy in [0, 1] {
+        let bad = vec![lists[copy].start_bytes, settings[copy].start_bytes];
+        let mut disk = Unreadable(disk.clone(), bad);
+        control_area::read_boot_list(&mut disk, &superblock).unwrap();
+        control_area::read_settings(&mut disk, &superblock).unwrap();
+    }
+    let both = lists.iter().chain(&settings).map(|place| place.start_bytes);
+    let mut disk = Unreadable(disk, both.collect());
+    assert!(control_area::read_boot_list(&mut disk, &superblock).is_err());
+    assert!(control_area::read_settings(&mut disk, &superblock).is_err());
 }
 
 #[test]

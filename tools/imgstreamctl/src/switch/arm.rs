@@ -2,7 +2,7 @@
 //! Everything that `migrate` does between the confirmed plan and the restart.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use imgstream_engine::pair;
 use imgstream_proto::disk::settings::{Network, Settings, Tunables};
@@ -13,7 +13,9 @@ use imgstream_proto::disk::{State, BLOCK_BYTES};
 
 use super::custom_cfg::Entry;
 use super::payload::{self, After, Control, Facts};
+use super::running::Kernel;
 use super::{overlay, source};
+use crate::blockdev;
 use crate::error::{Error, Result};
 use crate::medium::DiskMedium;
 use crate::plan::Plan;
@@ -23,150 +25,13 @@ use crate::refusal::Refusal;
 use crate::repository::Remote;
 use crate::stage::identity;
 
-/// What stays free in /boot.
-const BOOT_SPARE_BYTES: u64 = 16 << 20;
-/// Initramfs archives are in memory twice while the kernel unpacks them.
-const MEMORY_SPARE_BYTES: u64 = 192 << 20;
-
-/// The kernel that runs and its initramfs, which become the stage's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kernel {
-    /// As GRUB sees its path.
-    kernel: String,
-    /// As GRUB sees its path.
-    initrd: String,
-    /// As this system sees it.
-    initrd_file: PathBuf,
-    /// Command line without what belongs to this boot only.
-    cmdline: String,
-}
-
-impl Kernel {
-    /// Of the running system.
-    pub fn running() -> Result<Self> {
-        let release = rustix::system::uname();
-        let release = release.release().to_string_lossy();
-        let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        let found = Self::of(&release, &cmdline)?;
-        if !found.initrd_file.exists() {
-            return Err(boot_setup(&format!("{} is missing", found.initrd_file.display())).into());
-        }
-        if !Path::new("/usr/share/initramfs-tools/scripts/local").exists() {
-            return Err(boot_setup("its initramfs is not made by initramfs-tools").into());
-        }
-        Ok(found)
-    }
-
-    fn of(release: &str, cmdline: &str) -> Result<Self> {
-        let image = cmdline
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("BOOT_IMAGE="))
-            .ok_or_else(|| boot_setup("the running kernel was not started by GRUB"))?;
-        let (directory, name) = image.rsplit_once('/').unwrap_or(("", image));
-        if name != format!("vmlinuz-{release}") {
-            return Err(boot_setup(&format!(
-                "the running kernel {release} was started from {image}"
-            ))
-            .into());
-        }
-        Ok(Self {
-            kernel: image.to_string(),
-            initrd: format!("{directory}/initrd.img-{release}"),
-            initrd_file: PathBuf::from(format!("/boot/initrd.img-{release}")),
-            cmdline: stage_cmdline(cmdline),
-        })
-    }
-
-    /// The directory of /boot as GRUB sees it.
-    fn overlay(&self) -> String {
-        let (directory, _) = self.kernel.rsplit_once('/').unwrap_or(("", ""));
-        let name = Path::new(source::OVERLAY).file_name().unwrap_or_default();
-        format!("{directory}/{}", name.to_string_lossy())
-    }
-}
-
-/// Consoles and quirks of the machine stay; root stays too, for an initramfs
-/// that does not know `boot=` then starts the source as ever.
-fn stage_cmdline(running: &str) -> String {
-    let mut words: Vec<&str> = running
-        .split_whitespace()
-        .filter(|word| !word.starts_with("BOOT_IMAGE=") && !word.starts_with("resume"))
-        .filter(|word| !matches!(*word, "quiet" | "splash") && !word.starts_with("boot="))
-        .collect();
-    words.extend(["noresume", "boot=imgstream-stage"]);
-    words.join(" ")
-}
-
-/// What would go wrong later is found out now.
-pub fn refuse_early(plan: &Plan) -> Result<Kernel> {
-    if source::is_armed()? {
-        return Err(Refusal::WrongState {
-            command: "migrate",
-            state: "armed (a migration begins at the next boot; cancel it first)".into(),
-        }
-        .into());
-    }
-    if !source::grub_reads_custom_cfg()? {
-        return Err(boot_setup("its grub.cfg does not read custom.cfg").into());
-    }
-    let kernel = Kernel::running()?;
-    let needed = overlay::estimate_bytes(plan.boot_bytes());
-    // The payload is made in /var before it goes into the archive in /boot.
-    for directory in ["/boot", "/var/lib"] {
-        refuse_full(directory, needed + BOOT_SPARE_BYTES)?;
-    }
-    refuse_memory(2 * needed + MEMORY_SPARE_BYTES)?;
-    Ok(kernel)
-}
-
-fn refuse_full(directory: &str, needed: u64) -> Result<()> {
-    let space = rustix::fs::statvfs(directory)
-        .map_err(|e| Error::io("examining", Path::new(directory))(e.into()))?;
-    let free = space.f_bavail * space.f_frsize;
-    if free >= needed {
-        return Ok(());
-    }
-    Err(Refusal::NoRoom {
-        place: directory.to_string(),
-        free_bytes: free,
-        needed_bytes: needed,
-    }
-    .into())
-}
-
-fn refuse_memory(needed: u64) -> Result<()> {
-    let total = rustix::system::sysinfo();
-    let total = total.totalram as u64 * u64::from(total.mem_unit);
-    if total >= needed {
-        return Ok(());
-    }
-    Err(Refusal::NoRoom {
-        place: "the memory of this computer".into(),
-        free_bytes: total,
-        needed_bytes: needed,
-    }
-    .into())
-}
-
-fn boot_setup(what: &str) -> Refusal {
-    Refusal::BootSetup {
-        place: "this system".into(),
-        what: what.to_string(),
-    }
-}
-
 /// The control structures as they will stand on the disk.
-pub fn control(
-    plan: &Plan,
-    remote: &Remote,
-    trailer_crc32c: u32,
-    network: Network,
-) -> Result<Control> {
+pub fn control(plan: &Plan, remote: &Remote, network: Network) -> Result<Control> {
     let geometry = plan.geometry;
     let uuid = *uuid::Uuid::new_v4().as_bytes();
     let mut superblock = Superblock::new(uuid, State::Relocating, geometry);
     superblock.places = plan.places;
-    superblock.image = image_identity(plan, trailer_crc32c)?;
+    superblock.image = image_identity(plan);
     superblock.origin = origin(remote, &uuid)?;
     superblock.checkpoint = Checkpoint {
         sequence: 1,
@@ -190,12 +55,12 @@ pub fn control(
     })
 }
 
-fn image_identity(plan: &Plan, trailer_crc32c: u32) -> Result<ImageIdentity> {
+fn image_identity(plan: &Plan) -> ImageIdentity {
     let image = &plan.image;
     let mut identity = ImageIdentity {
         uuid: image.trailer.image_uuid,
         lun_bytes: image.trailer.lun_bytes,
-        trailer_crc32c,
+        trailer_crc32c: image.trailer_crc32c,
         ..ImageIdentity::default()
     };
     for (to, from) in identity.canaries.iter_mut().zip(&image.manifest.canaries) {
@@ -204,7 +69,7 @@ fn image_identity(plan: &Plan, trailer_crc32c: u32) -> Result<ImageIdentity> {
             crc32c: from.crc32c,
         });
     }
-    Ok(identity)
+    identity
 }
 
 fn origin(remote: &Remote, uuid: &[u8; 16]) -> Result<Origin> {
@@ -263,7 +128,9 @@ pub fn install(
 ) -> Result<()> {
     let done = try_install(plan, remote, kernel, control, facts);
     if done.is_err() {
-        let _ = source::remove();
+        if let Err(left) = source::remove() {
+            eprintln!("imgstreamctl: what was installed is not all gone: {left}; `imgstreamctl cancel` removes it");
+        }
     }
     done
 }
@@ -275,20 +142,22 @@ fn try_install(
     control: &Control,
     facts: &Facts,
 ) -> Result<()> {
+    let boot_uuid = boot_uuid(plan)?;
     source::install_unit()?;
     let file = Path::new(source::STATE).join("payload");
     fetch(plan, remote, control, facts, &file)?;
     overlay::write(Path::new(source::OVERLAY), &file)?;
     fs::remove_file(&file).map_err(Error::io("removing", &file))?;
     source::arm(&Entry {
-        boot_uuid: boot_uuid(plan)?,
+        boot_uuid,
         kernel: kernel.kernel.clone(),
         initrds: vec![kernel.initrd.clone(), kernel.overlay()],
         cmdline: kernel.cmdline.clone(),
     })
 }
 
-/// Reads the boot blocks from the image. A canary among them is compared.
+/// Reads the boot blocks from the image. A canary among them is compared; at
+/// the end it has to be the image still that the plan was made for.
 fn fetch(
     plan: &Plan,
     remote: &mut Remote,
@@ -303,6 +172,7 @@ fn fetch(
         for (number, block) in (entry.image_block..).zip(to.chunks(BLOCK_BYTES as usize)) {
             let canary = canaries.iter().find(|c| c.block == number);
             if canary.is_some_and(|c| c.crc32c != crc32c::crc32c(block)) {
+                remote.refuse_other(&plan.image)?;
                 return Err(Refusal::NotPublished {
                     place: remote.place(),
                     what: format!("block {number} is not what its manifest says"),
@@ -314,18 +184,50 @@ fn fetch(
         Ok(())
     })?;
     bar.finish_and_clear();
-    Ok(())
+    remote.refuse_other(&plan.image)
 }
 
-/// UUID of the file system that GRUB finds /boot in.
+/// UUID of the file system that GRUB finds /boot in: one in which the stage,
+/// which mounts what is on the source's disk, finds its boot entry again.
 fn boot_uuid(plan: &Plan) -> Result<String> {
-    let findmnt = |column| {
-        let output = program::run("findmnt", "util-linux", &["-no", column, "-T", "/boot"])?;
-        program::text("findmnt", output).map(|text| text.trim().to_string())
+    let columns = "TARGET,FSROOT,FSTYPE,SOURCE,UUID";
+    let output = program::run(
+        "findmnt",
+        "util-linux",
+        &["-rno", columns, "-T", source::GRUB],
+    )?;
+    let mount = program::text("findmnt", output)?;
+    let grub = Path::new(source::GRUB);
+    let real = fs::canonicalize(grub).map_err(Error::io("examining", grub))?;
+    let on_disk = |device: &str| {
+        blockdev::disk_of(Path::new(device)).as_deref() == Some(plan.source.disk.as_path())
     };
-    match findmnt("TARGET")?.as_str() {
-        "/" => Ok(plan.source.facts.uuid.clone()),
-        _ => Ok(findmnt("UUID")?),
+    let place = boot_place(&mount, real == grub, on_disk).map_err(|what| Refusal::BootSetup {
+        place: "this system".into(),
+        what: what.into(),
+    })?;
+    Ok(place.unwrap_or_else(|| plan.source.facts.uuid.clone()))
+}
+
+/// The UUID of a separate /boot, from what findmnt says of GRUB's directory;
+/// `None` if that is in the root file system.
+fn boot_place(
+    findmnt: &str,
+    plain: bool,
+    on_disk: impl Fn(&str) -> bool,
+) -> Result<Option<String>, &'static str> {
+    let words: Vec<&str> = findmnt.split_whitespace().collect();
+    let (target, device, uuid) = match words[..] {
+        [target, "/", "ext2" | "ext3" | "ext4", device, ref rest @ ..] if plain => {
+            (target, device, rest.first())
+        }
+        _ => return Err("/boot/grub is a link, a bind mount or not on ext4"),
+    };
+    match (target, uuid) {
+        ("/", _) => Ok(None),
+        ("/boot", _) if !on_disk(device) => Err("/boot is not on the disk that root is on"),
+        ("/boot", Some(uuid)) => Ok(Some(uuid.to_string())),
+        _ => Err("/boot has no UUID, or /boot/grub is a file system of its own"),
     }
 }
 
@@ -334,31 +236,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_running_kernel_becomes_the_stages() {
-        let cmdline = "BOOT_IMAGE=/boot/vmlinuz-6.1.0-42-amd64 root=UUID=6b29 ro console=ttyS0,115200 quiet resume=UUID=1";
-        let kernel = Kernel::of("6.1.0-42-amd64", cmdline).unwrap();
-        assert_eq!(kernel.initrd, "/boot/initrd.img-6.1.0-42-amd64");
-        assert_eq!(kernel.overlay(), "/boot/imgstream-stage.img");
-        assert_eq!(
-            kernel.cmdline,
-            "root=UUID=6b29 ro console=ttyS0,115200 noresume boot=imgstream-stage"
-        );
-    }
-
-    #[test]
-    fn a_separate_boot_has_no_boot_in_its_paths() {
-        let kernel = Kernel::of("6.1", "BOOT_IMAGE=/vmlinuz-6.1 ro").unwrap();
-        assert_eq!(kernel.kernel, "/vmlinuz-6.1");
-        assert_eq!(kernel.initrd, "/initrd.img-6.1");
-        assert_eq!(kernel.overlay(), "/imgstream-stage.img");
-        assert_eq!(kernel.initrd_file, PathBuf::from("/boot/initrd.img-6.1"));
-    }
-
-    #[test]
-    fn a_kernel_from_elsewhere_is_refused() {
-        for cmdline in ["ro quiet", "BOOT_IMAGE=/boot/vmlinuz-6.0 ro"] {
-            let error = Kernel::of("6.1", cmdline).unwrap_err();
-            assert_eq!(error.exit(), crate::Exit::BootSetup, "{error}");
+    fn the_stage_finds_its_entry_where_grub_reads_it() {
+        let place = |mount: &str, plain| boot_place(mount, plain, |device| device == "/dev/vda1");
+        assert_eq!(place("/ / ext4 /dev/vda2 6b29\n", true), Ok(None));
+        let separate = place("/boot / ext2 /dev/vda1 77aa\n", true);
+        assert_eq!(separate, Ok(Some("77aa".into())));
+        for mount in [
+            "/boot / ext4 /dev/sdb1 77aa",
+            "/boot / ext4 /dev/vda1",
+            "/boot /srv/boot ext4 /dev/vda1[/srv/boot] 77aa",
+            "/boot / xfs /dev/vda1 77aa",
+            "/boot/grub / ext4 /dev/vda1 77aa",
+            "",
+        ] {
+            assert!(place(mount, true).is_err(), "{mount}");
         }
+        assert!(place("/ / ext4 /dev/vda2 6b29", false).is_err());
     }
 }

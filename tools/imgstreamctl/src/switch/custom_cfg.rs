@@ -27,11 +27,12 @@ pub struct Entry {
 impl Entry {
     /// The lines between the marks. The entry stays the default until the
     /// block is removed: a power cut in the stage boots the stage again.
+    /// Unrestricted, for nobody may be there to type a password.
     fn lines(&self) -> String {
         format!(
             "set default=imgstream-stage\n\
              set timeout=0\n\
-             menuentry 'imgstream: move to another image' --id imgstream-stage {{\n\
+             menuentry 'imgstream: move to another image' --id imgstream-stage --unrestricted {{\n\
              \tsearch --no-floppy --fs-uuid --set=root {}\n\
              \techo 'imgstream: loading the stage environment'\n\
              \tlinux {} {}\n\
@@ -39,10 +40,25 @@ impl Entry {
              }}\n",
             self.boot_uuid,
             self.kernel,
-            self.cmdline,
+            quoted(&self.cmdline),
             self.initrds.join(" ")
         )
     }
+}
+
+/// A kernel's command line so that GRUB's script gives it back as it is (GRUB
+/// manual, "Shell-like scripting", quoting). GRUB puts quotes back itself.
+fn quoted(cmdline: &str) -> String {
+    let mut inside = false;
+    let mut text = String::with_capacity(cmdline.len());
+    for c in cmdline.chars() {
+        inside ^= c == '"';
+        if c == '$' || (!inside && ";&|#<>{}".contains(c)) {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
 }
 
 /// True if this `grub.cfg` sources `custom.cfg` from its own directory.
@@ -76,11 +92,13 @@ pub fn has_entry(text: &str) -> bool {
     find(text).is_some()
 }
 
-/// The text without the block; `None` if there is none. Empty means that the
-/// file was made by us and goes away, see [`was_made_by_us`].
+/// The text without the block, or all of them should there be several; `None`
+/// if there is none. Empty means that the file was made by us and goes away,
+/// see [`was_made_by_us`].
 pub fn without_entry(text: &str) -> Option<String> {
     let (start, end) = find(text)?;
-    Some(format!("{}{}", &text[..start], &text[end..]))
+    let rest = format!("{}{}", &text[..start], &text[end..]);
+    Some(without_entry(&rest).unwrap_or(rest))
 }
 
 /// True if nothing but our block was ever in this file.
@@ -154,11 +172,36 @@ mod tests {
     }
 
     #[test]
+    fn of_two_entries_none_stays() {
+        let one = with_entry(Some("set x=1\n"), &entry());
+        let two = format!("{one}{}", with_entry(None, &entry()));
+        assert_eq!(without_entry(&two).unwrap(), "set x=1\n");
+    }
+
+    #[test]
     fn the_entry_loads_all_of_it() {
         let text = with_entry(None, &entry());
         assert!(text.contains("\tlinux /boot/vmlinuz-6.1 boot=imgstream-stage\n"));
         assert!(text.contains("\tinitrd /boot/initrd.img-6.1 /boot/imgstream-stage.img\n"));
         assert!(text.contains("--fs-uuid --set=root 6b29\n"));
+    }
+
+    #[test]
+    fn the_command_line_reaches_the_kernel_as_it_is() {
+        for (running, written) in [
+            ("memmap=64K$0x1869000", r"memmap=64K\$0x1869000"),
+            ("a=1;2&3|4 #5", r"a=1\;2\&3\|4 \#5"),
+            (r#""dyndbg=file a +p; b$c""#, r#""dyndbg=file a +p; b\$c""#),
+            ("root=UUID=6b29 ro", "root=UUID=6b29 ro"),
+        ] {
+            assert_eq!(quoted(running), written);
+        }
+    }
+
+    #[test]
+    fn nobody_has_to_type_a_password() {
+        let text = with_entry(None, &entry());
+        assert!(text.contains(" --id imgstream-stage --unrestricted {"));
     }
 
     #[test]

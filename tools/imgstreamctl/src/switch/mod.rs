@@ -7,4 +7,5 @@ pub mod cpio;
 pub mod custom_cfg;
 pub mod overlay;
 pub mod payload;
+pub mod running;
 pub mod source;

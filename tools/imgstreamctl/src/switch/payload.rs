@@ -68,7 +68,6 @@ struct Head {
     boot_list_len: u64,
     blocks_len: u64,
     control_crc32c: u32,
-    blocks_crc32c: u32,
 }
 
 /// The control structures of a migration that is about to begin.
@@ -82,7 +81,8 @@ pub struct Control {
     pub settings: Settings,
 }
 
-/// Writes the file. `fill` puts the boot blocks of one entry into the buffer.
+/// Writes the file, and the checksum of the boot blocks into its superblock.
+/// `fill` puts the boot blocks of one entry into the buffer.
 pub fn write(
     path: &Path,
     facts: &Facts,
@@ -90,11 +90,11 @@ pub fn write(
     fill: &mut dyn FnMut(&BootEntry, &mut [u8]) -> Result<()>,
 ) -> Result<()> {
     let io = |e| Error::io("writing", path)(e);
-    let (head_len_max, control_bytes) = (BLOCK_LEN, encode(control)?);
     let file = File::create(path).map_err(io)?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    out.write_all(&vec![0; head_len_max]).map_err(io)?;
-    out.write_all(&control_bytes).map_err(io)?;
+    // Of head and control only the length is known yet.
+    out.write_all(&vec![0; BLOCK_LEN + encode(control)?.len()])
+        .map_err(io)?;
     let (mut crc, mut blocks_len) = (0, 0);
     for entry in pieces(&control.boot_list) {
         let mut bytes = vec![0; entry.blocks as usize * BLOCK_LEN];
@@ -103,6 +103,9 @@ pub fn write(
         blocks_len += bytes.len() as u64;
         out.write_all(&bytes).map_err(io)?;
     }
+    let mut control = control.clone();
+    control.superblock.boot_blocks_crc32c = crc;
+    let control_bytes = encode(&control)?;
     let places = &control.superblock.places;
     let head = Head {
         facts: facts.clone(),
@@ -112,10 +115,10 @@ pub fn write(
         boot_list_len: places.boot_list[0].len_bytes,
         blocks_len,
         control_crc32c: crc32c::crc32c(&control_bytes),
-        blocks_crc32c: crc,
     };
     let file = out.into_inner().map_err(|e| io(e.into_error()))?;
-    file.write_all_at(&encode_head(&head)?, 0).map_err(io)?;
+    let head = [encode_head(&head)?, control_bytes].concat();
+    file.write_all_at(&head, 0).map_err(io)?;
     file.sync_all().map_err(io)
 }
 
@@ -158,16 +161,23 @@ fn encode(control: &Control) -> Result<Vec<u8>> {
         .map_err(say)?;
     bytes.extend_from_slice(&copy);
     let mut list = vec![0; places.boot_list[0].len_bytes as usize];
-    let header = boot_list_header(superblock, 0);
+    let header = boot_list_header(superblock, 0, PLANNED);
     BootList::encode(&header, &control.boot_list, &mut list, crc32c::crc32c).map_err(say)?;
     bytes.extend_from_slice(&list);
     Ok(bytes)
 }
 
+/// Generation of a boot list as it is created: the source's blocks are not saved yet.
+pub const PLANNED: u64 = 1;
+
 /// The header of a copy of the boot list.
-pub fn boot_list_header(superblock: &Superblock, copy: usize) -> imgstream_proto::disk::Header {
+pub fn boot_list_header(
+    superblock: &Superblock,
+    copy: usize,
+    generation: u64,
+) -> imgstream_proto::disk::Header {
     let at = superblock.places.boot_list[copy].start_bytes;
-    imgstream_proto::disk::Header::new(superblock.uuid, at, 1)
+    imgstream_proto::disk::Header::new(superblock.uuid, at, generation)
 }
 
 /// Magic, length, checksum, JSON: one block.
@@ -218,7 +228,7 @@ impl Payload {
             blocks_at: BLOCK_BYTES + len,
         };
         match payload.blocks_crc32c(head.blocks_len).map_err(io)? {
-            crc if crc == head.blocks_crc32c => Ok(payload),
+            crc if crc == payload.control.superblock.boot_blocks_crc32c => Ok(payload),
             _ => Err(damaged()),
         }
     }

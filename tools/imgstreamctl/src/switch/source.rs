@@ -7,33 +7,31 @@ use std::path::{Path, PathBuf};
 
 use super::custom_cfg::{self, Entry};
 use crate::error::{Error, Result};
-use crate::stage::leave::{remove_entry, write_durably};
+use crate::stage::leave::{read, remove_entry, write_durably};
 
 /// Directory of everything that has to survive a roll back.
 pub const STATE: &str = "/var/lib/imgstream";
 /// The initramfs archive of the stage.
 pub const OVERLAY: &str = "/boot/imgstream-stage.img";
-const GRUB: &str = "/boot/grub";
+pub(super) const GRUB: &str = "/boot/grub";
 const UNIT: &str = "/etc/systemd/system/imgstream-source.service";
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/imgstream-source.service";
 const UNIT_TEXT: &str = include_str!("../../../../initramfs/stage/imgstream-source.service");
 
 /// Whether the next boot is the stage's.
 pub fn is_armed() -> Result<bool> {
-    Ok(read(&custom_cfg_path())?.is_some_and(|text| custom_cfg::has_entry(&text)))
+    is_armed_in(Path::new(GRUB))
+}
+
+/// As [`is_armed`], with GRUB's directory somewhere else.
+pub(super) fn is_armed_in(grub: &Path) -> Result<bool> {
+    Ok(read(&grub.join("custom.cfg"))?.is_some_and(|text| custom_cfg::has_entry(&text)))
 }
 
 /// Why the stage refused, if it did.
 pub fn last_refusal() -> Option<String> {
     let text = fs::read_to_string(Path::new(STATE).join("last-refusal")).ok()?;
     Some(text.trim().to_string())
-}
-
-/// True if `grub.cfg` reads `custom.cfg`.
-pub fn grub_reads_custom_cfg() -> Result<bool> {
-    let path = Path::new(GRUB).join("grub.cfg");
-    let text = fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
-    Ok(custom_cfg::is_sourced_by(&text))
 }
 
 /// Copies this program and installs the unit that cleans up after a roll back.
@@ -68,9 +66,16 @@ pub fn arm(entry: &Entry) -> Result<()> {
     Ok(())
 }
 
+/// Takes the entry out: the next boot is this system's. Durable when it returns.
+pub fn disarm() -> Result<()> {
+    remove_entry(&custom_cfg_path())?;
+    rustix::fs::sync();
+    Ok(())
+}
+
 /// Takes everything out, the entry first. The reason of a refusal stays.
 pub fn remove() -> Result<()> {
-    remove_entry(&custom_cfg_path())?;
+    disarm()?;
     for file in [OVERLAY, WANTED, UNIT] {
         remove_file(Path::new(file))?;
     }
@@ -85,14 +90,6 @@ pub fn remove() -> Result<()> {
 
 fn custom_cfg_path() -> PathBuf {
     Path::new(GRUB).join("custom.cfg")
-}
-
-fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("reading", path)(e)),
-    }
 }
 
 fn remove_file(path: &Path) -> Result<()> {

@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{bad, mbr, sectors_to_bytes, Kind, Partition, Role, Table};
+use super::{damaged_gpt, mbr, sectors_to_bytes, Kind, Partition, Role, Table};
 use crate::disk::{Disk, BLOCK_BYTES, SECTOR_BYTES};
 use crate::error::Result;
 
@@ -84,18 +84,18 @@ impl Primary {
         let sector = disk.read_sector(1)?;
         let header = Header::read_from_prefix(&sector).map(|(header, _)| header);
         let Some(header) = header.ok().filter(|header| header.is_valid(1)) else {
-            return Err(bad(disk, "the primary GPT header is damaged"));
+            return Err(damaged_gpt(disk, "its primary header is damaged"));
         };
         let len = header.entries.get() as usize * header.entry_bytes.get() as usize;
         if len == 0 || len > MAX_ARRAY_BYTES || header.entry_bytes.get() < 128 {
-            return Err(bad(disk, "the GPT entry array has an absurd size"));
+            return Err(damaged_gpt(disk, "its entry array has an absurd size"));
         }
         let Some(at) = sectors_to_bytes(header.entries_lba.get()) else {
-            return Err(bad(disk, "the GPT entry array is beyond the end"));
+            return Err(damaged_gpt(disk, "its entry array is beyond the end"));
         };
         let array = disk.read_up_to(at, len)?;
         if crc32fast::hash(&array) != header.entries_crc.get() {
-            return Err(bad(disk, "the GPT entry array is damaged"));
+            return Err(damaged_gpt(disk, "its entry array is damaged"));
         }
         Ok(Primary { header, array })
     }
@@ -131,6 +131,11 @@ fn to_partition(entry: &Entry, number: u32) -> Option<Partition> {
         start_bytes: sectors_to_bytes(first)?,
         len_bytes: sectors_to_bytes(last.checked_sub(first)?.checked_add(1)?)?,
     })
+}
+
+/// Whether LBA 1 starts like a GPT header, whole or not.
+pub fn has_header(disk: &Disk) -> Result<bool> {
+    Ok(disk.read_sector(1)?.starts_with(&SIGNATURE))
 }
 
 /// Reads the primary table. The backup is not looked at: BIOS and GRUB do not

@@ -69,13 +69,14 @@ pub fn resized_protective(
 }
 
 /// Reads primary and logical partitions.
-pub fn read(disk: &Disk, lba0: &[u8; SECTOR_BYTES as usize]) -> Result<Table> {
+pub fn read(disk: &Disk) -> Result<Table> {
+    let lba0 = disk.read_sector(0)?;
     let mut table = Table {
         kind: Kind::Mbr,
         partitions: Vec::new(),
         chain_lbas: Vec::new(),
     };
-    for (number, entry) in (1..).zip(entries(lba0)) {
+    for (number, entry) in (1..).zip(entries(&lba0)) {
         let Some(partition) = to_partition(&entry, number, 0) else {
             continue;
         };

@@ -18,6 +18,23 @@ pub enum Kind {
     Gpt,
 }
 
+impl Kind {
+    /// The kind of the table on `disk`. A GPT of which one half is gone is no
+    /// MBR: whoever took it for one would leave its backup or its partitions behind.
+    pub fn of(disk: &Disk) -> Result<Kind> {
+        let lba0 = disk.read_sector(0)?;
+        if !mbr::has_signature(&lba0) {
+            return Err(bad(disk, "LBA 0 has no partition table"));
+        }
+        match (mbr::is_protective(&lba0), gpt::has_header(disk)?) {
+            (true, true) => Ok(Kind::Gpt),
+            (false, false) => Ok(Kind::Mbr),
+            (true, false) => Err(damaged_gpt(disk, "its header in LBA 1 is not there")),
+            (false, true) => Err(damaged_gpt(disk, "LBA 0 has no protective partition")),
+        }
+    }
+}
+
 /// What a table says a partition is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -66,14 +83,9 @@ pub struct Table {
 impl Table {
     /// Reads and checks the partition table of `disk`.
     pub fn read(disk: &Disk) -> Result<Table> {
-        let lba0 = disk.read_sector(0)?;
-        if !mbr::has_signature(&lba0) {
-            return Err(bad(disk, "LBA 0 has no partition table"));
-        }
-        let mut table = if mbr::is_protective(&lba0) {
-            gpt::read(disk)?
-        } else {
-            mbr::read(disk, &lba0)?
+        let mut table = match Kind::of(disk)? {
+            Kind::Gpt => gpt::read(disk)?,
+            Kind::Mbr => mbr::read(disk)?,
         };
         table.partitions.sort_by_key(|p| p.start_bytes);
         table.check(disk)?;
@@ -117,6 +129,15 @@ impl Table {
 /// The refusal of a partition table.
 fn bad(disk: &Disk, what: &'static str) -> crate::Error {
     Refusal::PartitionTable {
+        place: disk.path().display().to_string(),
+        what,
+    }
+    .into()
+}
+
+/// The refusal of a GPT that cannot be relied on.
+fn damaged_gpt(disk: &Disk, what: &'static str) -> crate::Error {
+    Refusal::DamagedGpt {
         place: disk.path().display().to_string(),
         what,
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Small disks with a system that starts by BIOS and GRUB, as far as a reader
-//! can tell. No program of GRUB is needed to make them.
+//! can tell; with GRUB itself on them where a test starts it.
 
 #![allow(
     dead_code,
@@ -14,6 +14,8 @@ use std::os::unix::fs::{symlink, FileExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use imgstreamctl::disk::Disk;
+use imgstreamctl::publish::Published;
 use tempfile::TempDir;
 
 pub const MIB: u64 = 1 << 20;
@@ -35,6 +37,8 @@ pub struct Recipe {
     pub root_bytes: u64,
     /// Users' data in the root file system.
     pub data_bytes: usize,
+    /// With GRUB's own boot sector, core image and modules.
+    pub real_grub: bool,
     /// Members of the initramfs.
     pub initramfs: Vec<(String, Vec<u8>)>,
 }
@@ -51,6 +55,7 @@ impl Default for Recipe {
             root_bytes: 40 * MIB,
             data_bytes: 3_000_000,
             grub_cfg: grub_cfg("/boot"),
+            real_grub: false,
             initramfs: complete_initramfs(),
         }
     }
@@ -215,11 +220,14 @@ fn fill_trees(recipe: &Recipe, root: &Path, boot: &Path) {
     );
     put(&boot.join("grub/grub.cfg"), recipe.grub_cfg.as_bytes());
     put(&boot.join("grub/grubenv"), &[b'#'; 1024]);
-    for module in ["normal", "ext2", "linux"] {
-        put(
-            &boot.join(format!("grub/i386-pc/{module}.mod")),
-            &noise(20_000, 3),
-        );
+    let modules = boot.join("grub/i386-pc");
+    match recipe.real_grub {
+        true => put_modules(&modules),
+        false => {
+            for module in ["normal", "ext2", "linux"] {
+                put(&modules.join(format!("{module}.mod")), &noise(20_000, 3));
+            }
+        }
     }
     put(&root.join("usr/share/grub/unicode.pf2"), &noise(50_000, 5));
     put(&root.join("usr/share/pictures/real.png"), &noise(40_000, 9));
@@ -281,7 +289,11 @@ pub fn make(recipe: &Recipe) -> Made {
         write_at(&image, 64 * MIB + 4086, b"SWAPSPACE2");
         write_at(&image, 66 * MIB, &noise(8192, 13));
     }
-    put_grub(&image, if recipe.gpt { MIB / 512 } else { 1 });
+    let core_lba = if recipe.gpt { MIB / 512 } else { 1 };
+    match recipe.real_grub {
+        true => put_real_grub(&image, core_lba, &prefix(recipe)),
+        false => put_grub(&image, core_lba),
+    }
     let (_, start, len) = layout[layout.len() - 1];
     Made {
         dir,
@@ -343,6 +355,48 @@ fn put_grub(image: &Path, lba: u64) {
     write_at(image, lba * 512 + 508, &[40, 0, 0x20, 0x08]);
 }
 
+/// Where Debian's package grub-pc-bin puts GRUB for BIOS.
+const GRUB: &str = "/usr/lib/grub/i386-pc";
+
+/// GRUB's modules and the lists that say which one has which command.
+fn put_modules(to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(GRUB).expect("grub-pc-bin has to be installed") {
+        let from = entry.unwrap().path();
+        let extension = from.extension().unwrap_or_default();
+        if extension == "mod" || extension == "lst" {
+            fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+/// How GRUB names a partition by its place among those with a file system.
+pub fn grub_device(recipe: &Recipe, place: u32) -> String {
+    match recipe.gpt {
+        true => format!("hd0,gpt{}", place + 1),
+        false => format!("hd0,msdos{place}"),
+    }
+}
+
+fn prefix(recipe: &Recipe) -> String {
+    let directory = if recipe.separate_boot { "" } else { "/boot" };
+    format!("({}){directory}/grub", grub_device(recipe, 1))
+}
+
+/// GRUB's boot sector and core image with the places that grub-install sets.
+fn put_real_grub(image: &Path, core_lba: u64, prefix: &str) {
+    let core = tempfile::NamedTempFile::new().unwrap();
+    let out = core.path().to_str().unwrap();
+    let mut arguments = vec!["-O", "i386-pc", "-p", prefix, "-o", out];
+    arguments.extend(["biosdisk", "part_gpt", "part_msdos", "ext2"]);
+    program("grub-mkimage", &arguments);
+    let boot = fs::read(Path::new(GRUB).join("boot.img")).unwrap();
+    write_at(image, 0, &boot[..440]);
+    write_at(image, 0x5c, &core_lba.to_le_bytes());
+    write_at(image, core_lba * 512, &fs::read(core.path()).unwrap());
+    write_at(image, core_lba * 512 + 500, &(core_lba + 1).to_le_bytes());
+}
+
 pub fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
     let file = OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(bytes, offset).unwrap();
@@ -357,6 +411,34 @@ pub fn prepare(made: &Made, more: &[&str]) -> (PathBuf, serde_json::Value, Strin
     let (code, stdout, stderr) = imgstreamctl(&arguments);
     assert_eq!(code, 0, "{stderr}");
     (out, serde_json::from_str(&stdout).unwrap(), stderr)
+}
+
+pub fn published(lun: &Path) -> Published {
+    Published::read(&mut Disk::open(lun).unwrap()).unwrap()
+}
+
+/// The image part of a LUN, in a file of its own.
+pub fn image_of(made: &Made, lun: &Path) -> PathBuf {
+    let copy = made.path("image-part.img");
+    fs::copy(lun, &copy).unwrap();
+    let len = published(lun).trailer.image_bytes;
+    let file = OpenOptions::new().write(true).open(&copy).unwrap();
+    file.set_len(len).unwrap();
+    copy
+}
+
+/// A copy of the image part with everything outside of the boot region set to
+/// 0xa5, as on a disk on which the source's data still stands there.
+pub fn poisoned(made: &Made, lun: &Path) -> PathBuf {
+    let copy = image_of(made, lun);
+    let manifest = published(lun).manifest;
+    let file = OpenOptions::new().write(true).open(&copy).unwrap();
+    for block in 0..manifest.image_bytes / 4096 {
+        if !manifest.boot_region.contains(block) {
+            file.write_all_at(&[0xa5; 4096], block * 4096).unwrap();
+        }
+    }
+    copy
 }
 
 /// Free blocks of the root file system in `image`, as dumpe2fs prints them.

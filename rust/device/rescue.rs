@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Blocks that a commit could not read here, fetched again and held at hand. They are not stored in their slots: a guest
+//! write may be under way while they are fetched. Whether they may still be used is asked when they are.
+
+use crate::{
+    device::{
+        inner::Core,
+        units::{
+            want,
+            Waiter, //
+        },
+    },
+    kapi::page::PageBuf,
+    source::Priority,
+};
+use imgstream_engine::block::Run;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+
+/// Blocks of the image in memory.
+#[derive(Clone)]
+pub(super) struct Rescued {
+    /// Which.
+    pub(super) run: Run,
+    /// Pages of the fetch that brought them.
+    pub(super) buf: PageBuf,
+    /// Where in these the first one is.
+    pub(super) offset: usize,
+}
+
+enum Answer {
+    Waiting,
+    Here(Rescued),
+    Failed,
+}
+
+/// A fetch for the commit.
+#[pin_data]
+pub(super) struct Rescue {
+    #[pin]
+    answer: Mutex<Answer>,
+}
+
+impl Rescue {
+    /// Asks for the first blocks of `run`.
+    pub(super) fn fetch(core: &Arc<Core>, run: Run) -> Result<Arc<Self>> {
+        let this = Arc::pin_init(
+            pin_init!(Self { answer <- new_mutex!(Answer::Waiting, "imgstream:rescue") }),
+            GFP_KERNEL,
+        )?;
+        want(
+            core,
+            run,
+            Waiter::Commit(this.clone()),
+            Priority::Background,
+            false,
+        )?;
+        Ok(this)
+    }
+
+    /// What the fetch brought; called once.
+    pub(super) fn answer(&self, rescued: Result<Rescued>) {
+        *self.answer.lock() = rescued.map_or(Answer::Failed, Answer::Here);
+    }
+
+    /// Whether the answer is yet to come.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(*self.answer.lock(), Answer::Waiting)
+    }
+
+    /// A view of the answer, if it was good.
+    pub(super) fn rescued(&self) -> Option<Rescued> {
+        match &*self.answer.lock() {
+            Answer::Here(rescued) => Some(rescued.clone()),
+            Answer::Waiting | Answer::Failed => None,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! When the stage leaves for the source, when it stops, and when superblocks
+//! are wiped: on a disk in a file, with a boot entry that is made up.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use imgstream_proto::disk::boot_list::BootState;
+use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN};
+
+use super::*;
+use crate::stage::tests::{world, World};
+use crate::Exit;
+
+/// A boot entry that is there or not, and can be taken out or not.
+struct Entry {
+    stands: bool,
+    goes: bool,
+    /// The reasons that were given; "" for none.
+    left: Vec<String>,
+}
+
+impl Entry {
+    fn new(stands: bool, goes: bool) -> Self {
+        Self {
+            stands,
+            goes,
+            left: Vec::new(),
+        }
+    }
+}
+
+impl WayBack for Entry {
+    fn stands(&mut self) -> Result<bool> {
+        Ok(self.stands)
+    }
+
+    fn leave(&mut self, reason: Option<&str>, _: &mut Report) -> Result<()> {
+        self.left.push(reason.unwrap_or_default().to_string());
+        if self.goes {
+            self.stands = false;
+            return Ok(());
+        }
+        Err(Error::Other("the entry stays".into()))
+    }
+}
+
+/// A disk of the source in a file.
+struct Computer {
+    world: World,
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Computer {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let world = world();
+        let file = File::create(&path).unwrap();
+        file.set_len(world.source.size_bytes).unwrap();
+        for (number, block) in &world.source.durable {
+            file.write_all_at(block, number * BLOCK_BYTES).unwrap();
+        }
+        Self {
+            world,
+            path,
+            _dir: dir,
+        }
+    }
+
+    /// One whose migration has come as far as `state`.
+    fn in_state(state: State) -> Self {
+        let computer = Self::new();
+        let mut disk = computer.disk();
+        let control = &computer.world.payload.control;
+        let mut found = control_area::create(&mut disk, control).unwrap();
+        if state == State::Relocating {
+            return computer;
+        }
+        let list = &control.boot_list;
+        if state == State::Storing {
+            let saved = BootState::Saved;
+            control_area::set_boot_state(&mut disk, &found.superblock, list, saved).unwrap();
+            found.set_state(&mut disk, State::Storing, 0).unwrap();
+            return computer;
+        }
+        let payload = Some(&computer.world.payload);
+        drive(&computer.path, &mut found, payload, &mut quiet()).unwrap();
+        found.set_state(&mut disk, State::RollingBack, 0).unwrap();
+        computer
+    }
+
+    fn disk(&self) -> DiskMedium {
+        DiskMedium::open_alone(&self.path).unwrap()
+    }
+
+    fn found(&self) -> Option<Found> {
+        ondisk::find(&mut self.disk(), "disk").unwrap()
+    }
+
+    fn migrate(&self, entry: &mut Entry) -> Result<After> {
+        migrate(&self.path, &self.world.payload, entry, &mut quiet())
+    }
+
+    fn zero(&self, places: [u64; 2]) {
+        for place in places {
+            self.disk().write(place, &[0; BLOCK_LEN]).unwrap();
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        std::fs::read(&self.path).unwrap()
+    }
+
+    fn source_is_back(&self) -> bool {
+        let bytes = self.bytes();
+        self.world.source.durable.iter().all(|(number, block)| {
+            let at = (number * BLOCK_BYTES) as usize;
+            bytes[at..at + BLOCK_LEN] == block[..]
+        })
+    }
+}
+
+fn quiet() -> Report {
+    Report::to(|_| {})
+}
+
+#[test]
+fn a_disk_that_changed_since_the_plan_is_left_as_it_is() {
+    let mut computer = Computer::new();
+    let before = computer.bytes();
+    let refused = |computer: &Computer, sentence: &str| {
+        let payload = &computer.world.payload;
+        let error = begin(&computer.path, payload, None, &mut quiet()).unwrap_err();
+        assert_eq!(error.exit(), Exit::Changed);
+        assert!(error.to_string().ends_with(sentence), "{error}");
+    };
+    refused(&computer, "its first sector is another one");
+    let found = identity::lba0_crc32c(&mut computer.disk()).unwrap();
+    computer.world.payload.facts.lba0_crc32c = found;
+    refused(&computer, "the root partition is not there");
+    assert!(computer.bytes() == before);
+}
+
+#[test]
+fn what_is_refused_before_the_first_overwrite_leads_back_to_the_source() {
+    // The payload's facts are those of another disk.
+    for state in [None, Some(State::Relocating)] {
+        let computer = state.map_or_else(Computer::new, Computer::in_state);
+        let before = computer.bytes();
+        let mut entry = Entry::new(true, true);
+        assert_eq!(computer.migrate(&mut entry).unwrap(), After::Reboot);
+        assert_eq!(entry.left.len(), 1);
+        assert!(entry.left[0].contains("first sector"), "{:?}", entry.left);
+        assert!(computer.bytes() == before);
+    }
+}
+
+#[test]
+fn any_failure_before_the_first_overwrite_leads_back_to_the_source() {
+    let broken = || Error::Disk(std::io::Error::other("unreadable"));
+    let half = Error::HalfShrunk(Box::new(broken()));
+    for (state, error, leaves) in [
+        (State::Relocating, broken(), true),
+        (State::Relocating, Error::Other("other bytes".into()), true),
+        (State::Relocating, half, false),
+        (State::Storing, broken(), false),
+    ] {
+        let computer = Computer::in_state(state);
+        let (said, mut entry) = (error.to_string(), Entry::new(true, true));
+        let payload = &computer.world.payload;
+        let ended = back(&computer.path, payload, error, &mut entry, &mut quiet());
+        assert_eq!(ended.is_ok(), leaves, "{said}");
+        assert_eq!(entry.left, vec![said; usize::from(leaves)]);
+    }
+}
+
+#[test]
+fn while_the_entry_cannot_be_removed_the_computer_does_not_start_again() {
+    let computer = Computer::new();
+    let error = computer.migrate(&mut Entry::new(true, false)).unwrap_err();
+    assert!(error.to_string().contains("the entry stays"), "{error}");
+}
+
+#[test]
+fn without_its_entry_the_migration_was_cancelled() {
+    for state in [None, Some(State::Relocating)] {
+        let computer = state.map_or_else(Computer::new, Computer::in_state);
+        let before = computer.bytes();
+        let mut entry = Entry::new(false, false);
+        assert_eq!(computer.migrate(&mut entry).unwrap(), After::Reboot);
+        assert!(entry.left.is_empty());
+        assert!(computer.bytes() == before);
+    }
+}
+
+#[test]
+fn what_fails_later_never_leads_to_the_source() {
+    let computer = Computer::in_state(State::Storing);
+    let places = computer.world.payload.control.superblock.places;
+    computer.zero(places.boot_list.map(|list| list.start_bytes));
+    let mut entry = Entry::new(true, true);
+    let error = computer.migrate(&mut entry).unwrap_err();
+    assert_eq!(error.exit(), Exit::DamagedSuperblock, "{error}");
+    assert!(entry.left.is_empty());
+}
+
+#[test]
+fn without_superblocks_a_source_that_may_be_overwritten_is_left_alone() {
+    let computer = Computer::in_state(State::Storing);
+    let superblock = computer.world.payload.control.superblock;
+    computer.zero(imgstream_engine::pair::locations(&superblock).unwrap());
+    let before = computer.bytes();
+    let mut entry = Entry::new(true, true);
+    let error = computer.migrate(&mut entry).unwrap_err();
+    assert_eq!(error.exit(), Exit::DamagedSuperblock, "{error}");
+    assert!(
+        error.to_string().contains("lost both superblocks"),
+        "{error}"
+    );
+    assert!(entry.left.is_empty());
+    assert!(computer.bytes() == before);
+}
+
+#[test]
+fn superblocks_are_wiped_only_when_the_entry_is_gone() {
+    for (in_stage, goes) in [(true, true), (true, false), (false, true), (false, false)] {
+        let when = format!("in the stage: {in_stage}, the entry goes: {goes}");
+        let computer = Computer::in_state(State::RollingBack);
+        let mut entry = Entry::new(true, goes);
+        let mut found = computer.found().unwrap();
+        let payload = in_stage.then_some(&computer.world.payload);
+        let path = &computer.path;
+        let done = go_on(path, &mut found, payload, &mut entry, &mut quiet());
+        assert_eq!(done.is_err(), in_stage && !goes, "{when}");
+        assert_eq!(entry.left, [""], "{when}");
+        assert!(computer.source_is_back(), "{when}");
+        let left = computer.found().map(|found| found.superblock.state);
+        assert_eq!(left, (!goes).then_some(State::RolledBack), "{when}");
+        if !goes {
+            // The next boot is the stage's: it ends what was begun, and nothing else.
+            entry.goes = true;
+            computer.migrate(&mut entry).unwrap();
+            assert_eq!(computer.found(), None, "{when}");
+            assert!(computer.source_is_back(), "{when}");
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_a_cut_had_taken_out_already_does_not_stop_the_stage() {
+    let computer = Computer::in_state(State::RollingBack);
+    let mut entry = Entry::new(false, false);
+    let mut found = computer.found().unwrap();
+    let payload = Some(&computer.world.payload);
+    go_on(
+        &computer.path,
+        &mut found,
+        payload,
+        &mut entry,
+        &mut quiet(),
+    )
+    .unwrap();
+    assert_eq!(computer.found(), None);
+    assert!(computer.source_is_back());
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Superblocks on disks that are large, have grown or have bad places.
+
+use imgstream_engine::plan::{plan, Demand};
+use imgstream_proto::disk::State;
+
+use super::*;
+use crate::ondisk::pair::create;
+use crate::volatile::Volatile;
+
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+
+/// Counts reads; some places cannot be read.
+struct Counted {
+    disk: Volatile,
+    reads: usize,
+    bad: Vec<u64>,
+}
+
+impl Counted {
+    fn new(size_bytes: u64) -> Self {
+        Self {
+            disk: Volatile::new(size_bytes),
+            reads: 0,
+            bad: Vec::new(),
+        }
+    }
+
+    /// With the superblocks of an image of `image_bytes`.
+    fn migrated(size_bytes: u64, image_bytes: u64) -> (Self, Superblock) {
+        let mut disk = Self::new(size_bytes);
+        let fitted = plan(&Demand {
+            disk_bytes: size_bytes,
+            disk_logical_bytes: 512,
+            image_bytes,
+            image_logical_bytes: 512,
+            boot_blocks: 1,
+            boot_end_block: 1,
+            boot_entries: 1,
+            source_bytes: size_bytes,
+            source_min_bytes: 2 * MIB,
+            source_granule_bytes: 4096,
+            source_base_bytes: MIB,
+        });
+        let fitted = fitted.unwrap();
+        let mut superblock = Superblock::new([7; 16], State::Streaming, fitted.geometry);
+        superblock.places = fitted.places;
+        let found = create(&mut disk.disk, &superblock).unwrap();
+        (disk, found.superblock)
+    }
+
+    fn table(&mut self, table: Table) {
+        let mut head = vec![0; BLOCK_LEN];
+        head[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let entry = |head: &mut [u8], kind: u8, end_bytes: u64| {
+            head[446 + 4] = kind;
+            head[446 + 8..446 + 12].copy_from_slice(&2048u32.to_le_bytes());
+            let count = u32::try_from(end_bytes / 512 - 2048).unwrap_or(u32::MAX);
+            head[446 + 12..446 + 16].copy_from_slice(&count.to_le_bytes());
+        };
+        match table {
+            Table::None => head.fill(0),
+            Table::Mbr(end_bytes) => entry(&mut head, 0x83, end_bytes),
+            Table::Gpt(end_bytes) => {
+                entry(&mut head, 0xee, end_bytes);
+                head[512..520].copy_from_slice(b"EFI PART");
+                head[544..552].copy_from_slice(&(end_bytes / 512 - 1).to_le_bytes());
+            }
+            Table::LostGpt(end_bytes) => entry(&mut head, 0xee, end_bytes),
+        }
+        self.disk.durable.insert(0, head);
+    }
+
+    fn found(&mut self) -> Option<Superblock> {
+        self.reads = 0;
+        find(self, "disk").unwrap().map(|found| found.superblock)
+    }
+}
+
+/// A partition table, and where what it describes ends.
+#[derive(Clone, Copy, Debug)]
+enum Table {
+    None,
+    Mbr(u64),
+    Gpt(u64),
+    /// The protective MBR alone.
+    LostGpt(u64),
+}
+
+impl Medium for Counted {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn read(&mut self, at_bytes: u64, to: &mut [u8]) -> io::Result<()> {
+        self.reads += 1;
+        if self.bad.contains(&at_bytes) {
+            return Err(io::Error::other("unreadable"));
+        }
+        self.disk.read(at_bytes, to)
+    }
+
+    fn write(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(io::Error::other("nothing is written here"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_large_disk_of_somebody_else_is_looked_at_in_few_places() {
+    let most_of_an_mbr = u64::from(u32::MAX) * 512;
+    for (size, table, reads) in [
+        (16 * TIB, Table::None, 38),
+        (16 * TIB, Table::Gpt(16 * TIB), 38),
+        (TIB, Table::Mbr(TIB), 6),
+        (2 * TIB, Table::Mbr(most_of_an_mbr), 8),
+    ] {
+        let mut disk = Counted::new(size);
+        disk.table(table);
+        assert_eq!(disk.found(), None);
+        assert_eq!(disk.reads, reads, "{table:?}");
+    }
+}
+
+#[test]
+fn a_migration_is_found_after_its_disk_has_grown() {
+    let (image, old) = (24 * MIB, 256 * MIB);
+    for new in [old, old + 4096, old + 200 * MIB, TIB / 8] {
+        // The source's tables, and the target's.
+        for table in [
+            Table::Gpt(old),
+            Table::Mbr(old - MIB),
+            Table::Mbr(old / 2),
+            Table::Gpt(image),
+            Table::Mbr(image - MIB),
+            Table::LostGpt(image),
+        ] {
+            let (mut disk, superblock) = Counted::migrated(old, image);
+            disk.disk.size_bytes = new;
+            disk.table(table);
+            assert_eq!(disk.found(), Some(superblock), "{new} bytes, {table:?}");
+        }
+    }
+}
+
+#[test]
+fn the_first_copy_alone_is_found_however_large_the_control_area_is() {
+    let size = 16 * TIB;
+    for table in [Table::None, Table::Gpt(size), Table::Gpt(8 * TIB)] {
+        let (mut disk, superblock) = Counted::migrated(size, 8 * TIB);
+        let [_, b] = pair::locations(&superblock).unwrap();
+        disk.disk.durable.insert(b / 4096, vec![0; BLOCK_LEN]);
+        disk.table(table);
+        assert_eq!(disk.found(), Some(superblock), "{table:?}");
+    }
+}
+
+#[test]
+fn one_copy_that_cannot_be_read_is_like_one_that_is_damaged() {
+    let (mut disk, superblock) = Counted::migrated(256 * MIB, 24 * MIB);
+    let [a, b] = pair::locations(&superblock).unwrap();
+    for (bad, copy) in [(a, Copy2::A), (b, Copy2::B)] {
+        disk.bad = vec![bad];
+        let found = find(&mut disk, "disk").unwrap().unwrap();
+        assert_eq!((found.superblock, found.stale), (superblock, Some(copy)));
+    }
+    // Of a disk that gives neither back nobody can say that it carries no migration.
+    disk.bad = vec![a, b];
+    assert!(find(&mut disk, "disk").is_err());
+}
