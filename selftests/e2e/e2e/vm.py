@@ -92,17 +92,22 @@ class Vm:
         self.await_console(rf"^{hostname} login:", seconds, since)
 
     def open_shell(self, hostname, seconds=120):
-        """Makes the shell on the command port ready for `command`."""
+        """Makes the shell on the command port ready for `command`.
+
+        What is typed before the shell reads can be lost from its beginning on (login flushes its terminal), so the
+        answer has to prove that the whole line was run."""
         since = self.port.mark()
         end = time.monotonic() + seconds
         while True:
-            self.port.type("\nstty -echo; PS1=; PS2=; TERM=dumb; echo shell-$((40+2))-$(hostname)\n")
+            self.port.type("\nstty -echo; PS1=; PS2=; TERM=dumb;"
+                           " echo \"shell-$(hostname)-[$PS1$PS2]$(stty -a | grep -ow -e -echo)\"\n")
             try:
-                self.port.await_text(rf"^shell-42-{hostname}", since, 5, self.alive)
-                return
+                self.port.await_text(rf"^shell-{hostname}-\[\]-echo$", since, 5, self.alive)
+                break
             except Failed:
                 if not self.alive() or time.monotonic() > end:
                     raise
+        self.command("true")  # behind the answers to all that was typed
 
     def command(self, text, seconds=300, check=True):
         """Runs a shell command in the VM; gives its exit code and output."""
