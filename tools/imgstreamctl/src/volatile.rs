@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::rc::Rc;
 
 use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN, SECTOR_BYTES};
 
@@ -44,13 +45,16 @@ impl Fate {
     }
 }
 
+/// Blocks by number. They are shared between the copies of a disk: a test makes thousands.
+pub(crate) type Blocks = BTreeMap<u64, Rc<[u8]>>;
+
 /// A sparse disk in memory. Blocks that were never written are zero.
 #[derive(Clone, Default)]
 pub(crate) struct Volatile {
     pub(crate) size_bytes: u64,
-    pub(crate) durable: BTreeMap<u64, Vec<u8>>,
+    pub(crate) durable: Blocks,
     /// Written, not flushed.
-    pub(crate) cached: BTreeMap<u64, Vec<u8>>,
+    pub(crate) cached: Blocks,
     /// Writes and flushes until the power fails.
     pub(crate) left: Option<usize>,
 }
@@ -77,21 +81,28 @@ impl Volatile {
     /// Power is back.
     pub(crate) fn restart(&mut self, fate: Fate) {
         for (number, new) in std::mem::take(&mut self.cached) {
-            let old = self.durable.entry(number).or_insert(vec![0; BLOCK_LEN]);
-            let sectors = old.chunks_mut(SECTOR_LEN).zip(new.chunks(SECTOR_LEN));
+            let mut left = self.block(number);
+            let sectors = left.chunks_mut(SECTOR_LEN).zip(new.chunks(SECTOR_LEN));
             for (_, (old, new)) in sectors.enumerate().filter(|(i, _)| fate.keeps(*i)) {
                 old.copy_from_slice(new);
             }
+            self.durable.insert(number, left.into());
         }
         self.left = None;
     }
 
     pub(crate) fn block(&self, number: u64) -> Vec<u8> {
-        let found = self
-            .cached
-            .get(&number)
-            .or_else(|| self.durable.get(&number));
-        found.cloned().unwrap_or_else(|| vec![0; BLOCK_LEN])
+        let mut block = vec![0; BLOCK_LEN];
+        self.copy_block(number, &mut block);
+        block
+    }
+
+    fn copy_block(&self, number: u64, to: &mut [u8]) {
+        let cached = self.cached.get(&number);
+        match cached.or_else(|| self.durable.get(&number)) {
+            Some(block) => to.copy_from_slice(&block[..to.len()]),
+            None => to.fill(0),
+        }
     }
 }
 
@@ -103,7 +114,7 @@ impl Medium for Volatile {
     fn read(&mut self, at_bytes: u64, to: &mut [u8]) -> io::Result<()> {
         assert_eq!(at_bytes % BLOCK_BYTES, 0);
         for (number, to) in (at_bytes / BLOCK_BYTES..).zip(to.chunks_mut(BLOCK_LEN)) {
-            to.copy_from_slice(&self.block(number)[..to.len()]);
+            self.copy_block(number, to);
         }
         Ok(())
     }
@@ -112,14 +123,14 @@ impl Medium for Volatile {
         assert_eq!((at_bytes % BLOCK_BYTES, from.len() % BLOCK_LEN), (0, 0));
         self.step()?;
         for (number, from) in (at_bytes / BLOCK_BYTES..).zip(from.chunks(BLOCK_LEN)) {
-            self.cached.insert(number, from.to_vec());
+            self.cached.insert(number, from.into());
         }
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.step()?;
-        self.durable.append(&mut self.cached);
+        self.durable.extend(std::mem::take(&mut self.cached));
         Ok(())
     }
 }

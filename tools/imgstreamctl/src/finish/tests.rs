@@ -199,7 +199,7 @@ fn a_damaged_table_stays_with_all_that_could_mend_it() {
         disk.flush().unwrap();
         let mut block = disk.block(0);
         block[byte] ^= 0x11;
-        disk.durable.insert(0, block);
+        disk.durable.insert(0, block.into());
         let before = disk.durable.clone();
         let error = finish(&mut disk).unwrap_err();
         assert_eq!(error.exit(), Exit::PartitionTable, "byte {byte}: {error}");

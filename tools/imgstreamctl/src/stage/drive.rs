@@ -223,12 +223,12 @@ fn compare(disk: &mut dyn Medium, from: u64, to: u64, len_bytes: u64) -> Result<
 pub fn verify(disk: &mut dyn Medium, at_bytes: u64, expected: &[u8]) -> Result<()> {
     let mut found = vec![0; expected.len()];
     disk.read(at_bytes, &mut found)?;
-    let differs = found.iter().zip(expected).position(|(a, b)| a != b);
-    match differs {
-        None => Ok(()),
-        Some(within) => Err(Error::Other(format!(
-            "the disk gave back other bytes than were written, from byte {} on",
-            at_bytes + within as u64
-        ))),
+    if found == expected {
+        return Ok(());
     }
+    let equal = found.iter().zip(expected).take_while(|(a, b)| a == b);
+    Err(Error::Other(format!(
+        "the disk gave back other bytes than were written, from byte {} on",
+        at_bytes + equal.count() as u64
+    )))
 }

@@ -88,7 +88,7 @@ pub(crate) fn world() -> World {
     .unwrap();
     let mut source = Volatile::new(130 * MIB);
     for number in (0..200).chain(4990..5010) {
-        source.durable.insert(number, source_block(number));
+        source.durable.insert(number, source_block(number).into());
     }
     World {
         payload: Payload::open(&path).unwrap(),
@@ -145,7 +145,7 @@ fn blocks_of(list: &[BootEntry]) -> impl Iterator<Item = u64> + '_ {
 
 fn assert_source_whole(disk: &Volatile, world: &World, when: &str) {
     for (number, block) in &world.source.durable {
-        assert_eq!(&disk.block(*number), block, "{when}: block {number}");
+        assert_eq!(disk.block(*number)[..], block[..], "{when}: block {number}");
     }
 }
 
@@ -165,7 +165,7 @@ fn assert_switched(disk: &mut Volatile, world: &World) {
     }
     for (number, block) in &world.source.durable {
         if !blocks_of(list).any(|boot| boot == *number) {
-            assert_eq!(&disk.block(*number), block, "block {number}");
+            assert_eq!(disk.block(*number)[..], block[..], "block {number}");
         }
     }
 }
@@ -211,8 +211,9 @@ fn is_the_targets(disk: &Volatile, world: &World) -> bool {
     blocks_of(list).all(|number| disk.block(number) == target_block(number))
 }
 
-/// One start of an initramfs with imgstream that is cut, and one that is not.
-fn started_twice(disk: &mut Volatile, fate: Fate) {
+/// One start of an initramfs with imgstream that is cut, and one that is not;
+/// whether the first came to its end.
+fn started_twice(disk: &mut Volatile, fate: Fate) -> bool {
     let mut report = Report::to(|_| {});
     let mut start = |disk: &mut Volatile| -> Result<()> {
         let Some(mut found) = ondisk::find(disk, "disk")? else {
@@ -223,9 +224,10 @@ fn started_twice(disk: &mut Volatile, fate: Fate) {
         }
         drive(disk, &mut found, None)
     };
-    let _ = start(disk);
+    let whole = start(disk).is_ok();
     disk.restart(fate);
     start(disk).unwrap();
+    whole
 }
 
 #[test]
@@ -238,10 +240,10 @@ fn a_cut_store_is_ended_only_if_every_block_is_the_targets() {
         let storing = ondisk::find(disk, "disk").unwrap().unwrap();
         let complete = is_the_targets(disk, &world);
         assert!(complete || storing.superblock.state == State::Storing);
-        for again in 0..40 {
+        for again in 0.. {
             let mut disk = disk.clone();
             disk.left = Some(again);
-            started_twice(&mut disk, fate);
+            let uncut = started_twice(&mut disk, fate);
             if complete {
                 ended += 1;
                 assert_switched(&mut disk, &world);
@@ -250,10 +252,13 @@ fn a_cut_store_is_ended_only_if_every_block_is_the_targets() {
                 assert_source_whole(&disk, &world, &format!("cut {cut}, {fate:?}, {again}"));
                 assert_eq!(ondisk::find(&mut disk, "disk").unwrap(), None);
             }
+            if uncut {
+                break;
+            }
         }
         whole
     });
-    assert!(ended > 400 && back > 400, "{ended}, {back}");
+    assert!(ended > 300 && back > 1000, "{ended}, {back}");
 }
 
 #[test]
@@ -298,7 +303,8 @@ fn a_source_that_may_be_overwritten_is_not_shrunk_again() {
         for lost in [[a, b, lists[0]], [a, b, lists[1]]] {
             let mut disk = disk.clone();
             for place in lost {
-                disk.durable.insert(place / BLOCK_BYTES, vec![0; BLOCK_LEN]);
+                disk.durable
+                    .insert(place / BLOCK_BYTES, [0; BLOCK_LEN].into());
             }
             if control_area::refuse_stored(&mut disk, &superblock).is_err() {
                 refused += 1;
@@ -354,7 +360,7 @@ fn a_source_that_changed_since_is_noticed() {
     drive(&mut disk, &mut found, Some(&world.payload)).unwrap();
     found.set_state(&mut disk, State::RollingBack, 0).unwrap();
     // A block of the source that is no boot block.
-    disk.durable.insert(190, vec![0; BLOCK_LEN]);
+    disk.durable.insert(190, [0; BLOCK_LEN].into());
     let lines = std::rc::Rc::new(std::cell::RefCell::new(String::new()));
     let sink = lines.clone();
     let mut report = Report::to(move |line| sink.borrow_mut().push_str(line));
@@ -388,7 +394,7 @@ fn a_disk_that_keeps_nothing_is_noticed() {
         fn write(&mut self, at: u64, from: &[u8]) -> io::Result<()> {
             let kept = self.0.block(self.1);
             self.0.write(at, from)?;
-            self.0.cached.insert(self.1, kept);
+            self.0.cached.insert(self.1, kept.into());
             Ok(())
         }
         fn flush(&mut self) -> io::Result<()> {
@@ -437,7 +443,7 @@ fn damaged_control_areas_are_found_out() {
                 let number = place.start_bytes / BLOCK_BYTES;
                 let mut block = disk.block(number);
                 block[100] ^= 1;
-                disk.durable.insert(number, block);
+                disk.durable.insert(number, block.into());
             }
             let area = inspect::inspect(&mut disk, "disk").unwrap();
             assert_eq!(
@@ -501,7 +507,7 @@ fn damaged_superblocks_are_found_out() {
             for place in &places {
                 let mut block = disk.block(place / BLOCK_BYTES);
                 block[byte] ^= 0x10;
-                disk.durable.insert(place / BLOCK_BYTES, block);
+                disk.durable.insert(place / BLOCK_BYTES, block.into());
             }
             let found = ondisk::find(&mut disk, "disk");
             match found {
@@ -527,7 +533,7 @@ fn exit_after(change: impl Fn(u64, &mut [u8])) -> Option<crate::Exit> {
     for place in imgstream_engine::pair::locations(&superblock).unwrap() {
         let mut block = disk.block(place / BLOCK_BYTES);
         change(place, &mut block);
-        disk.durable.insert(place / BLOCK_BYTES, block);
+        disk.durable.insert(place / BLOCK_BYTES, block.into());
     }
     ondisk::find(&mut disk, "disk")
         .err()

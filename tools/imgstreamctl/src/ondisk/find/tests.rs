@@ -69,7 +69,7 @@ impl Counted {
             }
             Table::LostGpt(end_bytes) => entry(&mut head, 0xee, end_bytes),
         }
-        self.disk.durable.insert(0, head);
+        self.disk.durable.insert(0, head.into());
     }
 
     fn found(&mut self) -> Option<Superblock> {
@@ -153,7 +153,7 @@ fn the_first_copy_alone_is_found_however_large_the_control_area_is() {
     for table in [Table::None, Table::Gpt(size), Table::Gpt(8 * TIB)] {
         let (mut disk, superblock) = Counted::migrated(size, 8 * TIB);
         let [_, b] = pair::locations(&superblock).unwrap();
-        disk.disk.durable.insert(b / 4096, vec![0; BLOCK_LEN]);
+        disk.disk.durable.insert(b / 4096, [0; BLOCK_LEN].into());
         disk.table(table);
         assert_eq!(disk.found(), Some(superblock), "{table:?}");
     }
