@@ -12,7 +12,8 @@ pub struct Args {}
 
 /// Runs the command.
 pub fn run(_args: Args) -> Result<()> {
-    if !source::is_armed()? {
+    // Also what a cut, or a migration that failed, has left behind.
+    if !source::is_armed()? && !source::is_installed() {
         return Err(Refusal::WrongState {
             command: "cancel",
             state: "none (no migration is about to begin)".into(),

@@ -144,10 +144,10 @@ fn try_install(
 ) -> Result<()> {
     let boot_uuid = boot_uuid(plan)?;
     source::install_unit()?;
-    let file = Path::new(source::STATE).join("payload");
-    fetch(plan, remote, control, facts, &file)?;
-    overlay::write(Path::new(source::OVERLAY), &file)?;
-    fs::remove_file(&file).map_err(Error::io("removing", &file))?;
+    let file = Path::new(source::PAYLOAD);
+    fetch(plan, remote, control, facts, file)?;
+    overlay::write(Path::new(source::OVERLAY), file)?;
+    fs::remove_file(file).map_err(Error::io("removing", file))?;
     source::arm(&Entry {
         boot_uuid,
         kernel: kernel.kernel.clone(),

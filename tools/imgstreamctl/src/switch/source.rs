@@ -13,6 +13,9 @@ use crate::stage::leave::{read, remove_entry, write_durably};
 pub const STATE: &str = "/var/lib/imgstream";
 /// The initramfs archive of the stage.
 pub const OVERLAY: &str = "/boot/imgstream-stage.img";
+/// What the archive is made from.
+pub(super) const PAYLOAD: &str = "/var/lib/imgstream/payload";
+const PROGRAM: &str = "/var/lib/imgstream/imgstreamctl";
 pub(super) const GRUB: &str = "/boot/grub";
 const UNIT: &str = "/etc/systemd/system/imgstream-source.service";
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/imgstream-source.service";
@@ -28,6 +31,13 @@ pub(super) fn is_armed_in(grub: &Path) -> Result<bool> {
     Ok(read(&grub.join("custom.cfg"))?.is_some_and(|text| custom_cfg::has_entry(&text)))
 }
 
+/// Whether anything is left of what `migrate` installs.
+pub fn is_installed() -> bool {
+    [OVERLAY, PAYLOAD, PROGRAM, WANTED, UNIT]
+        .iter()
+        .any(|file| Path::new(file).symlink_metadata().is_ok())
+}
+
 /// Why the stage refused, if it did.
 pub fn last_refusal() -> Option<String> {
     let text = fs::read_to_string(Path::new(STATE).join("last-refusal")).ok()?;
@@ -40,11 +50,11 @@ pub fn install_unit() -> Result<()> {
     let old = Path::new(STATE).join("last-refusal");
     remove_file(&old)?;
     let own = std::env::current_exe().map_err(Error::io("finding", Path::new("imgstreamctl")))?;
-    let copy = Path::new(STATE).join("imgstreamctl");
+    let copy = Path::new(PROGRAM);
     if own != copy {
-        fs::copy(&own, &copy).map_err(Error::io("writing", &copy))?;
+        fs::copy(&own, copy).map_err(Error::io("writing", copy))?;
         let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(&copy, mode).map_err(Error::io("writing", &copy))?;
+        fs::set_permissions(copy, mode).map_err(Error::io("writing", copy))?;
     }
     write_durably(Path::new(UNIT), UNIT_TEXT)?;
     let wanted = Path::new(WANTED);
@@ -68,24 +78,43 @@ pub fn arm(entry: &Entry) -> Result<()> {
 
 /// Takes the entry out: the next boot is this system's. Durable when it returns.
 pub fn disarm() -> Result<()> {
-    remove_entry(&custom_cfg_path())?;
+    disarm_in(Path::new("/"))
+}
+
+fn disarm_in(root: &Path) -> Result<()> {
+    remove_entry(&below(root, GRUB).join("custom.cfg"))?;
     rustix::fs::sync();
     Ok(())
 }
 
-/// Takes everything out, the entry first. The reason of a refusal stays.
+/// Takes everything out, the entry first. The reason of a refusal stays. May be
+/// cut and done again: the unit, which does that at the next boot, goes last.
 pub fn remove() -> Result<()> {
-    disarm()?;
-    for file in [OVERLAY, WANTED, UNIT] {
-        remove_file(Path::new(file))?;
-    }
-    for name in ["imgstreamctl", "payload"] {
-        remove_file(&Path::new(STATE).join(name))?;
+    remove_in(Path::new("/"), &mut remove_file)
+}
+
+/// The order is what counts. While the archive or the program is there, the
+/// unit lets the program do all of it again; then it has only itself and the
+/// directory to remove, and needs no program (`imgstream-source.service`). Of
+/// the last two a cut may leave the unit where nothing starts it.
+fn remove_in(root: &Path, remove: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+    disarm_in(root)?;
+    for file in [PAYLOAD, OVERLAY, PROGRAM] {
+        remove(&below(root, file))?;
     }
     // Fails while last-refusal is in it, which is wanted.
-    let _ = fs::remove_dir(STATE);
+    let _ = fs::remove_dir(below(root, STATE));
+    // /boot and /var may be file systems of their own: nothing may be there again when the unit is not.
+    rustix::fs::sync();
+    for file in [WANTED, UNIT] {
+        remove(&below(root, file))?;
+    }
     rustix::fs::sync();
     Ok(())
+}
+
+fn below(root: &Path, absolute: &str) -> PathBuf {
+    root.join(absolute.trim_start_matches('/'))
 }
 
 fn custom_cfg_path() -> PathBuf {
@@ -96,5 +125,122 @@ fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("removing", path)(e)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A source in which everything is installed and the next boot is the stage's.
+    fn armed() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let entry = Entry {
+            boot_uuid: "x".into(),
+            kernel: "/vmlinuz".into(),
+            initrds: Vec::new(),
+            cmdline: String::new(),
+        };
+        let custom_cfg = custom_cfg::with_entry(None, &entry);
+        // The program says that it was called, and removes nothing.
+        let program = "#!/bin/sh\n[ \"$*\" = finish-rollback ] && : >\"$0-ran\"\n";
+        for (path, text) in [
+            ("/boot/grub/custom.cfg", custom_cfg.as_str()),
+            (OVERLAY, "archive"),
+            (PAYLOAD, "payload"),
+            (PROGRAM, program),
+            (UNIT, UNIT_TEXT),
+        ] {
+            let path = below(root.path(), path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(below(root.path(), PROGRAM), executable).unwrap();
+        let wanted = below(root.path(), WANTED);
+        fs::create_dir_all(wanted.parent().unwrap()).unwrap();
+        symlink(UNIT, wanted).unwrap();
+        root
+    }
+
+    /// What systemd does at a boot of the source. The program would be ours.
+    fn boot(root: &Path) {
+        let is_there = |path| below(root, path).symlink_metadata().is_ok();
+        if !(is_there(WANTED) && is_there(UNIT)) {
+            return;
+        }
+        let unit = UNIT_TEXT.replace("\\\n", " ");
+        let (_, rest) = unit.split_once("ExecStart=/bin/sh -c '").unwrap();
+        let (script, _) = rest.split_once("'\n").unwrap();
+        let mut script = script.to_string();
+        for top in ["/boot/", "/var/", "/etc/"] {
+            script = script.replace(top, &format!("@{top}"));
+        }
+        let script = script.replace('@', &root.display().to_string());
+        let status = Command::new("sh").args(["-ec", &script]).status().unwrap();
+        assert!(status.success(), "{script}");
+        let ran = below(root, PROGRAM).with_file_name("imgstreamctl-ran");
+        if ran.exists() {
+            fs::remove_file(ran).unwrap();
+            remove_in(root, &mut remove_file).unwrap();
+        }
+    }
+
+    fn left(root: &Path) -> Vec<&'static str> {
+        [OVERLAY, STATE, PAYLOAD, PROGRAM, WANTED, UNIT]
+            .into_iter()
+            .filter(|path| below(root, path).symlink_metadata().is_ok())
+            .collect()
+    }
+
+    #[test]
+    fn what_a_cut_leaves_is_removed_at_the_next_boot() {
+        for cut in 0.. {
+            let root = armed();
+            let mut steps = 0;
+            let whole = remove_in(root.path(), &mut |path| {
+                steps += 1;
+                match steps > cut {
+                    true => Err(Error::Other("power cut".into())),
+                    false => remove_file(path),
+                }
+            })
+            .is_ok();
+            assert!(!is_armed_in(&below(root.path(), GRUB)).unwrap());
+            let nearly = left(root.path()) == [UNIT];
+            boot(root.path());
+            let rest: &[&str] = if nearly { &[UNIT] } else { &[] };
+            assert_eq!(left(root.path()), rest, "cut after {cut} steps");
+            remove_in(root.path(), &mut remove_file).unwrap();
+            assert!(left(root.path()).is_empty(), "cut after {cut} steps");
+            if whole {
+                assert_eq!(cut, 5);
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn the_reason_of_a_refusal_stays() {
+        let root = armed();
+        let reason = below(root.path(), STATE).join("last-refusal");
+        fs::write(&reason, "why\n").unwrap();
+        // All is gone but the unit, the link to it, and the directory with the reason.
+        for file in [OVERLAY, PAYLOAD, PROGRAM] {
+            fs::remove_file(below(root.path(), file)).unwrap();
+        }
+        boot(root.path());
+        assert_eq!(left(root.path()), [STATE]);
+        assert!(reason.exists());
+    }
+
+    #[test]
+    fn a_unit_whose_program_is_lost_does_not_forget_the_rest() {
+        let root = armed();
+        fs::remove_file(below(root.path(), PROGRAM)).unwrap();
+        let booted = std::panic::catch_unwind(|| boot(root.path()));
+        assert!(booted.is_err());
+        assert_eq!(left(root.path()), [OVERLAY, STATE, PAYLOAD, WANTED, UNIT]);
     }
 }
