@@ -62,6 +62,12 @@ impl Source {
         self.link.fetch(fetch);
     }
 
+    /// Somebody waits for the fetch at `lba_bytes` that nobody waited for when it was asked for: it is put before those
+    /// that still nobody waits for. Does nothing if there is none. Process context; not for a fetch's callback.
+    pub(crate) fn hurry(&self, lba_bytes: u64) {
+        self.link.hurry(lba_bytes);
+    }
+
     /// Whether a fetch would be sent at once. Any context.
     pub(crate) fn ready(&self) -> bool {
         self.link.status().ready()

@@ -37,7 +37,7 @@ serve /tmp/image
 check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$own_portal" --target "$own_target"
 stop_serving
 
-# Reads are counted from 0 on each connection; the first six are those of the identity check.
+# Reads are counted from 0 on each connection; the first one is that of the identity check.
 serve /tmp/image --fault 0:9:short=512 --fault 1:10:hole --fault 2:9:reset=70000
 check "the module attaches the disk" load disk="$(disk disk)"
 imgstreamctl fill off

@@ -247,7 +247,8 @@ impl Background {
                 return self.became_independent();
             };
             if self.core.units.overlaps(run) {
-                // All that is left is under way.
+                // Somebody else brings it, or all that is left is under way.
+                self.plan.lock().cursor.pass(run);
                 return BUSY_MS;
             }
             if let Err(wait) = self.take(run.blocks) {
@@ -256,6 +257,7 @@ impl Background {
             if want(&self.core, run, Waiter::Nobody, Priority::Background, true).is_err() {
                 return IDLE_MS;
             }
+            self.plan.lock().cursor.pass(run);
         }
         BUSY_MS
     }

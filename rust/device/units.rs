@@ -45,11 +45,16 @@ use crate::{
     },
 };
 use core::sync::atomic::{
+    AtomicBool,
     AtomicU32,
     Ordering, //
 };
 use imgstream_engine::{
     block::Run,
+    fetch::{
+        plan,
+        Plan, //
+    },
     locate::Place, //
 };
 use kernel::{
@@ -91,6 +96,8 @@ enum Phase {
 #[pin_data]
 pub(super) struct Unit {
     run: Run,
+    /// Whether somebody waits for it, be it since later. Set once.
+    urgent: AtomicBool,
     /// Whether the blocks are stored. Not if a bad clean block is read again: its slot may have been written meanwhile.
     store: bool,
     buf: PageBuf,
@@ -143,26 +150,20 @@ impl Units {
         self.list.lock().iter().any(|unit| unit.run.overlaps(&run))
     }
 
-    /// A unit that brings `block`, or how many blocks from it on nobody brings.
-    fn find(list: &[Arc<Unit>], run: Run, store: bool) -> Result<Arc<Unit>, u64> {
-        let mut free = run.blocks.min(PIECE_BLOCKS);
-        for unit in list {
-            if unit.run.contains(run.start) && (unit.store || !store) {
-                return Ok(unit.clone());
-            }
-            if unit.run.start > run.start {
-                free = free.min(unit.run.start - run.start);
-            }
-        }
-        Err(free)
+    /// What to do for the first blocks of `run`. A unit that does not store is of no use to those who want it stored.
+    fn plan(list: &[Arc<Unit>], run: Run, store: bool) -> Plan<&Arc<Unit>> {
+        let of_use = list.iter().filter(|unit| unit.store || !store);
+        let run = Run::new(run.start, run.blocks.min(PIECE_BLOCKS));
+        plan(of_use.map(|unit| (unit, unit.run)), run)
     }
 
     /// Adds a unit unless another one brings a part of it already.
     fn add(&self, unit: &Arc<Unit>) -> Result<bool> {
         let mut list = self.list.lock();
-        let free = Self::find(&list, unit.run, unit.store);
-        if !matches!(free, Err(blocks) if blocks >= unit.run.blocks) {
-            return Ok(false);
+        let all = unit.run.blocks;
+        match Self::plan(&list, unit.run, unit.store) {
+            Plan::Start { blocks } if blocks == all => {}
+            _ => return Ok(false),
         }
         list.push(unit.clone(), GFP_KERNEL)?;
         Ok(true)
@@ -189,28 +190,36 @@ pub(super) fn want(
     store: bool,
 ) -> Result<u64> {
     loop {
-        let free = match Units::find(&core.units.list.lock(), run, store) {
-            Ok(unit) => return unit.join(run, waiter),
-            Err(free) => free,
+        let plan = match Units::plan(&core.units.list.lock(), run, store) {
+            Plan::Join(unit) => Plan::Join(unit.clone()),
+            Plan::Start { blocks } => Plan::Start { blocks },
+        };
+        let blocks = match plan {
+            Plan::Join(unit) => {
+                unit.hurry(priority);
+                return unit.join(run, waiter);
+            }
+            Plan::Start { blocks } => blocks,
         };
         // Allocated without the lock, so somebody else may be faster: then look again.
-        let unit = Unit::new(core, Run::new(run.start, free), store)?;
+        let unit = Unit::new(core, Run::new(run.start, blocks), priority, store)?;
         if core.units.add(&unit)? {
             // Started whether or not the waiter finds room: others may have joined.
             let joined = unit.join(run, waiter);
-            unit.start(priority);
+            unit.start();
             return joined;
         }
     }
 }
 
 impl Unit {
-    fn new(core: &Arc<Core>, run: Run, store: bool) -> Result<Arc<Self>> {
+    fn new(core: &Arc<Core>, run: Run, priority: Priority, store: bool) -> Result<Arc<Self>> {
         let buf = PageBuf::new(&core.pool, usize::try_from(run.blocks)?)?;
         let waiters = KVec::with_capacity(4, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 run,
+                urgent: AtomicBool::new(priority == Priority::Demand),
                 store,
                 buf,
                 phase <- new_mutex!(Phase::Waiting(waiters), "imgstream:unit"),
@@ -223,17 +232,33 @@ impl Unit {
         )
     }
 
-    fn start(self: Arc<Self>, priority: Priority) {
-        let fetch = Fetch::new(
-            self.run.start_bytes(),
-            self.buf.clone(),
-            priority,
-            self.clone(),
-        );
+    fn start(self: Arc<Self>) {
+        let urgent = self.urgent.load(Ordering::SeqCst);
+        let priority = match urgent {
+            true => Priority::Demand,
+            false => Priority::Background,
+        };
+        let at = self.run.start_bytes();
+        let fetch = Fetch::new(at, self.buf.clone(), priority, self.clone());
         match (fetch, &self.core.source) {
-            (Ok(fetch), Some(source)) => source.fetch(fetch),
+            (Ok(fetch), Some(source)) => {
+                source.fetch(fetch);
+                // Whoever joined meanwhile found nothing to hurry.
+                if !urgent && self.urgent.load(Ordering::SeqCst) {
+                    source.hurry(at);
+                }
+            }
             (Ok(_), None) => self.clone().fetched(self.buf.clone(), Err(EIO)),
             (Err(error), _) => self.clone().fetched(self.buf.clone(), Err(error)),
+        }
+    }
+
+    /// Somebody waits for what so far nobody waited for.
+    fn hurry(&self, priority: Priority) {
+        if priority == Priority::Demand && !self.urgent.swap(true, Ordering::SeqCst) {
+            if let Some(source) = &self.core.source {
+                source.hurry(self.run.start_bytes());
+            }
         }
     }
 

@@ -161,6 +161,16 @@ impl Driver {
         }
     }
 
+    /// Somebody waits for the active fetch at `lba_bytes`; whether there is one that nobody waited for.
+    pub(super) fn hurry(&mut self, lba_bytes: u64) -> bool {
+        let mut active = self.active.iter_mut().flatten();
+        let found =
+            active.find(|fetch| fetch.lba_bytes == lba_bytes && fetch.priority != Priority::Demand);
+        found
+            .map(|fetch| fetch.priority = Priority::Demand)
+            .is_some()
+    }
+
     fn connect(&mut self, link: &Arc<Link>) {
         match &self.transport {
             Transport::Down { retry_at_ms } if *retry_at_ms <= now_ms() => self.begin_connect(link),

@@ -125,6 +125,21 @@ impl FetchQueue {
         Some(first)
     }
 
+    /// Takes the one at `lba_bytes`; the others keep their order.
+    pub(super) fn take(&mut self, lba_bytes: u64) -> Option<KBox<Fetch>> {
+        let mut found = None;
+        let mut others = Self::new();
+        while let Some(fetch) = self.pop() {
+            if found.is_none() && fetch.lba_bytes == lba_bytes {
+                found = Some(fetch);
+            } else {
+                others.push(fetch);
+            }
+        }
+        *self = others;
+        found
+    }
+
     fn turn(&mut self) {
         while let Some(mut fetch) = self.back.take() {
             self.back = fetch.next.take();

@@ -183,6 +183,28 @@ impl Link {
         }
     }
 
+    /// See `Source::hurry`. With the driver held, a fetch is either queued or active.
+    pub(super) fn hurry(&self, lba_bytes: u64) {
+        let mut driver = self.driver.lock();
+        let raised = driver.hurry(lba_bytes) || {
+            let mut incoming = self.incoming.lock();
+            let [demand, rest @ ..] = &mut incoming.queues;
+            let fetch = rest.iter_mut().find_map(|queue| queue.take(lba_bytes));
+            fetch
+                .map(|mut fetch| {
+                    fetch.priority = Priority::Demand;
+                    demand.push(fetch);
+                })
+                .is_some()
+        };
+        if raised {
+            self.status
+                .counters()
+                .demand_inflight
+                .fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Takes the most urgent fetch; one that nobody waits for only if `idle`.
     pub(super) fn next(&self, idle: bool) -> Option<KBox<Fetch>> {
         let mut incoming = self.incoming.lock();

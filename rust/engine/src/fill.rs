@@ -19,13 +19,17 @@ impl Cursor {
 
     /// The next absent run, at most `max` blocks; it starts over at the end of the image. Blocks that are home are
     /// passed over. `None`: nothing is absent.
-    pub fn next(&mut self, locator: &Locator<'_>, max: u64) -> Option<Run> {
+    pub fn next(&self, locator: &Locator<'_>, max: u64) -> Option<Run> {
         let start = self.at;
         let end = locator.map().blocks();
-        let run = next_absent(locator, start, end, max)
-            .or_else(|| next_absent(locator, 0, start.min(end), max))?;
+        next_absent(locator, start, end, max)
+            .or_else(|| next_absent(locator, 0, start.min(end), max))
+    }
+
+    /// Goes on behind `run`, which is being fetched. Whoever has to wait before that finds the same run again, so the
+    /// image comes in order.
+    pub fn pass(&mut self, run: Run) {
         self.at = run.end();
-        Some(run)
     }
 }
 

@@ -152,6 +152,7 @@ pub async fn filler(world: Rc<World>) {
         let Some(run) = next else {
             break;
         };
+        cursor.pass(run);
         io::fill(&world, run.start).await;
         for _ in 0..world.rng.below(20) {
             pause().await;

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use imgstream_engine::block::{Base, BlockState, Run};
-use imgstream_engine::fetch::{Plan, Priority};
+use imgstream_engine::fetch::{plan, Plan};
 use imgstream_engine::locate::{Piece, Place};
 use imgstream_engine::map::Change;
 
@@ -63,7 +63,7 @@ pub async fn read(world: &Rc<World>, part: Within) -> Result<Vec<Sector>, ()> {
         Place::Absent => {
             // No lock, no slot, no exclusion while the network is waited for.
             drop(lookup);
-            let block = fetch(world, part.block, Priority::Demand).await;
+            let block = fetch(world, part.block).await;
             let answer = part.of(&block.borrow());
             // The reader goes on with its pages, and may write to them.
             let pages = block.clone();
@@ -81,44 +81,41 @@ pub async fn read(world: &Rc<World>, part: Within) -> Result<Vec<Sector>, ()> {
 }
 
 /// Fetches a block, once however many want it, and keeps it. The cell is the reader's pages.
-async fn fetch(world: &Rc<World>, block: u64, priority: Priority) -> Rc<RefCell<Vec<Sector>>> {
+async fn fetch(world: &Rc<World>, block: u64) -> Rc<RefCell<Vec<Sector>>> {
     loop {
-        let plan = world.fetches.borrow().plan(Run::new(block, 1));
-        match plan {
-            Some(Plan::Join { id, .. }) => {
-                world.fetches.borrow_mut().join(id, priority);
-                until(|| world.fetches.borrow().run(id).is_none().then_some(())).await;
-                let arrived = world.arrived.borrow().get(&block).cloned();
-                if let Some(data) = arrived {
-                    return Rc::new(RefCell::new(data));
-                }
-            }
-            _ => {
-                let id = world
-                    .fetches
-                    .borrow_mut()
-                    .start(Run::new(block, 1), priority);
-                let Some(id) = id else {
-                    // The table is full.
-                    pause().await;
-                    continue;
-                };
-                let data = world.fetch(block).await;
-                world.arrived.borrow_mut().insert(block, data.clone());
-                let pages = Rc::new(RefCell::new(data.clone()));
-                // Rule 6: what is stored are the driver's own pages; the reader has a copy.
-                let own = if world.without(Broken::StoreFromReader) {
-                    pages.clone()
-                } else {
-                    Rc::new(RefCell::new(data))
-                };
-                world.fetches.borrow_mut().finish(id);
-                let storing = store(world.clone(), block, own);
-                world.spawned.borrow_mut().push(Box::pin(storing));
-                return pages;
-            }
+        let plan = {
+            let under_way = world.fetches.borrow();
+            plan(
+                under_way.iter().map(|at| (*at, Run::new(*at, 1))),
+                Run::new(block, 1),
+            )
+        };
+        if let Plan::Start { .. } = plan {
+            return fetch_alone(world, block).await;
+        }
+        until(|| (!world.fetches.borrow().contains(&block)).then_some(())).await;
+        let arrived = world.arrived.borrow().get(&block).cloned();
+        if let Some(data) = arrived {
+            return Rc::new(RefCell::new(data));
         }
     }
+}
+
+async fn fetch_alone(world: &Rc<World>, block: u64) -> Rc<RefCell<Vec<Sector>>> {
+    world.fetches.borrow_mut().insert(block);
+    let data = world.fetch(block).await;
+    world.arrived.borrow_mut().insert(block, data.clone());
+    let pages = Rc::new(RefCell::new(data.clone()));
+    // Rule 6: what is stored are the driver's own pages; the reader has a copy.
+    let own = if world.without(Broken::StoreFromReader) {
+        pages.clone()
+    } else {
+        Rc::new(RefCell::new(data))
+    };
+    world.fetches.borrow_mut().remove(&block);
+    let storing = store(world.clone(), block, own);
+    world.spawned.borrow_mut().push(Box::pin(storing));
+    pages
 }
 
 /// Stores a fetched block in its slot: rule 4.
@@ -158,7 +155,7 @@ async fn store(world: Rc<World>, block: u64, data: Rc<RefCell<Vec<Sector>>>) {
 /// Background fill of one block.
 pub async fn fill(world: &Rc<World>, block: u64) {
     if world.health.get().may_fill() {
-        fetch(world, block, Priority::Background).await;
+        fetch(world, block).await;
     }
 }
 

@@ -10,7 +10,6 @@ use std::sync::atomic::AtomicU64;
 use imgstream_engine::bits::Bits;
 use imgstream_engine::block::Run;
 use imgstream_engine::claim::Claims;
-use imgstream_engine::fetch::FetchTable;
 use imgstream_engine::health::HealthCell;
 use imgstream_engine::journal::Writer;
 use imgstream_engine::locate::{BootRun, Locator};
@@ -87,9 +86,9 @@ pub struct World {
     /// I/O under way that has looked something up, by number.
     lookups: RefCell<BTreeSet<u64>>,
     next_lookup: Cell<u64>,
-    /// Fetches under way, and what has come.
-    pub fetches: RefCell<FetchTable<4>>,
-    /// What fetches brought, by their index and number of start.
+    /// Blocks that are being fetched.
+    pub fetches: RefCell<BTreeSet<u64>>,
+    /// What fetches brought, by block.
     pub arrived: RefCell<BTreeMap<u64, Vec<Sector>>>,
     /// Guest workers still at it.
     pub workers: Cell<u64>,
@@ -139,7 +138,7 @@ impl World {
             excluded: Cell::new(None),
             lookups: RefCell::new(BTreeSet::new()),
             next_lookup: Cell::new(0),
-            fetches: RefCell::new(FetchTable::new()),
+            fetches: RefCell::new(BTreeSet::new()),
             arrived: RefCell::new(BTreeMap::new()),
             workers: Cell::new(0),
             stopping: Cell::new(false),

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::{claim_words, Words};
 use crate::block::{BlockState, Run};
 use crate::claim::Claims;
-use crate::fetch::{FetchTable, Plan, Priority};
+use crate::fetch::{plan, Plan};
 use crate::fill::{is_independent, missing_blocks, next_absent, Cursor};
 use crate::locate::{BootRun, Locator, Place};
 use crate::map::Change;
@@ -194,15 +194,24 @@ fn fill_goes_over_what_is_neither_home_nor_stored() {
     let locator = Locator::new(words.map(), &boot, &counter, &geometry);
     assert_eq!(missing_blocks(&locator), 91);
     let mut cursor = Cursor::new();
-    assert_eq!(cursor.next(&locator, 4), Some(Run::new(4, 4)));
-    assert_eq!(cursor.next(&locator, 100), Some(Run::new(8, 2)));
-    assert_eq!(cursor.next(&locator, 100), Some(Run::new(10, 2)));
-    assert_eq!(cursor.next(&locator, 100), Some(Run::new(12, 38)));
-    assert_eq!(cursor.next(&locator, 100), Some(Run::new(55, 45)));
+    let pass = |cursor: &mut Cursor, max, expected: Run| {
+        assert_eq!(cursor.next(&locator, max), Some(expected));
+        assert_eq!(
+            cursor.next(&locator, max),
+            Some(expected),
+            "asking moves nothing"
+        );
+        cursor.pass(expected);
+    };
+    pass(&mut cursor, 4, Run::new(4, 4));
+    pass(&mut cursor, 100, Run::new(8, 2));
+    pass(&mut cursor, 100, Run::new(10, 2));
+    pass(&mut cursor, 100, Run::new(12, 38));
+    pass(&mut cursor, 100, Run::new(55, 45));
     // Around the end.
-    assert_eq!(cursor.next(&locator, 2), Some(Run::new(4, 2)));
+    pass(&mut cursor, 2, Run::new(4, 2));
     words.map().apply(Run::new(0, 99), Change::Filled);
-    assert_eq!(cursor.next(&locator, 100), Some(Run::new(99, 1)));
+    pass(&mut cursor, 100, Run::new(99, 1));
     assert!(!is_independent(&locator));
     locator.raise_counter(100);
     assert_eq!(cursor.next(&locator, 100), None);
@@ -293,28 +302,15 @@ fn a_claim_belongs_to_one() {
 
 #[test]
 fn a_block_is_fetched_once() {
-    let mut table = FetchTable::<2>::new();
-    assert_eq!(table.plan(Run::new(0, 0)), None);
-    assert_eq!(table.plan(Run::new(0, 8)), Some(Plan::Start { blocks: 8 }));
-    let a = table.start(Run::new(4, 4), Priority::Background).unwrap();
-    assert_eq!(table.plan(Run::new(0, 8)), Some(Plan::Start { blocks: 4 }));
-    assert_eq!(
-        table.plan(Run::new(6, 8)),
-        Some(Plan::Join { id: a, blocks: 2 })
-    );
-    assert_eq!(table.start(Run::new(7, 4), Priority::Demand), None);
-    assert!(table.join(a, Priority::Demand));
-    assert!(!table.join(a, Priority::Prefetch));
-    let b = table.start(Run::new(8, 1), Priority::Demand).unwrap();
-    assert_eq!(table.start(Run::new(20, 1), Priority::Demand), None, "full");
-    assert_eq!(table.len(), 2);
-    assert_eq!(table.finish(a), Some(Run::new(4, 4)));
-    assert_eq!(table.finish(a), None);
-    let c = table.start(Run::new(4, 4), Priority::Demand).unwrap();
-    assert_eq!(c.index(), a.index());
-    assert_ne!(c, a);
-    assert_eq!(table.run(a), None);
-    assert_eq!(table.run(b), Some(Run::new(8, 1)));
+    let under_way = [('a', Run::new(4, 4)), ('b', Run::new(8, 1))];
+    let plan = |start, blocks| plan(under_way, Run::new(start, blocks));
+    assert_eq!(plan(0, 3), Plan::Start { blocks: 3 });
+    assert_eq!(plan(0, 8), Plan::Start { blocks: 4 });
+    assert_eq!(plan(4, 1), Plan::Join('a'));
+    assert_eq!(plan(7, 8), Plan::Join('a'));
+    assert_eq!(plan(8, 8), Plan::Join('b'));
+    assert_eq!(plan(9, 8), Plan::Start { blocks: 8 });
+    assert_eq!(plan(u64::MAX, 1), Plan::Start { blocks: 1 });
 }
 
 /// Found by the full demo: a fill that completed while the map was searched made the search end, and "nothing is absent"
