@@ -2,6 +2,10 @@
 
 //! A byte string of bounded length, kept in place.
 
+use zerocopy::little_endian::U16;
+
+use super::error::{Error, Field};
+
 /// At most `N` bytes.
 ///
 /// # Invariants
@@ -75,4 +79,14 @@ impl<const N: usize> core::fmt::Debug for Bounded<N> {
             None => core::fmt::Debug::fmt(self.as_bytes(), f),
         }
     }
+}
+
+/// A string's length; by its invariant it fits 16 bits in every structure.
+pub(crate) fn len16(len: usize) -> U16 {
+    U16::new(u16::try_from(len).unwrap_or(0))
+}
+
+/// The string of `len` bytes that [`Bounded::padded`] wrote.
+pub(crate) fn string<const N: usize>(bytes: &[u8; N], len: U16) -> Result<Bounded<N>, Error> {
+    Bounded::cut(bytes, len.get().into()).ok_or(Error::value(Field::Length, len.get().into()))
 }

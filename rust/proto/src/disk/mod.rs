@@ -8,8 +8,9 @@
 //!
 //! This module computes nothing that depends on time or order; the rules of writing live in `imgstream_engine`.
 
+pub mod address;
 pub mod boot_list;
-pub mod bounded;
+mod bounded;
 pub mod error;
 pub mod geometry;
 pub mod header;

@@ -10,11 +10,11 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::FromBytes;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::bounded::Bounded;
+use super::address::{address_bytes, address_from};
+use super::bounded::{len16, string, Bounded};
 use super::error::{Error, Field};
 use super::geometry::BLOCK_LEN;
 use super::header::{Crc32c, Header, HeaderDisk, Uuid};
-use super::superblock::{address_bytes, address_from, len16, string};
 
 const MAGIC: [u8; 8] = *b"IMGSTRST";
 
