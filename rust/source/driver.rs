@@ -425,7 +425,7 @@ impl Driver {
         let seconds = now.saturating_sub(self.down_since_ms) / 1000;
         if let Some(portal) = snapshot.portal {
             pr_warn!(
-                "no connection to the repository at {portal} for {seconds} s: {reason}; {waiting} reads wait\n"
+                "no connection to the repository at {portal} for {seconds} s: {reason}; reads waiting: {waiting}\n"
             );
         }
     }
