@@ -59,6 +59,21 @@ def _drop_older(system, keep):
             shutil.rmtree(path, ignore_errors=True)
 
 
+def clean(systems, log):
+    """Removes what the cache has of systems that there are no more, and of builds that were cut off."""
+    names = {system.name for system in systems}
+    tars = {rootfs.place_of_tar(system) for system in systems}
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for path in sorted(CACHE.iterdir()):
+        if path in tars or path.name.rpartition("-")[0] in names:
+            continue
+        log(f"removing {path}")
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _make(system, work, log, install, publish):
     tree = rootfs.unpack(system, work / "tree", log)
     if system.users_mib:
@@ -69,7 +84,8 @@ def _make(system, work, log, install, publish):
     grub = rootfs.boot_files(system, tree)
     log(f"{system.name}: making the disk")
     image, root = work / "disk.raw", work / "root.ext4"
-    disk.make_root(system, tree, root)
+    boot = work / "boot.ext4"
+    disk.make_file_systems(system, tree, root, boot)
     if system.users_far_mib:
         home = disk.fill_far(system, root, work)
         shutil.copytree(home, tree / "home/bob", copy_function=shutil.move)
@@ -78,8 +94,10 @@ def _make(system, work, log, install, publish):
     (work / "dumpe2fs").write_text(run("dumpe2fs", root))
     facts = {"kernel": rootfs.kernel_version(tree), "used": disk.used_share(root)}
     disk.partition(system, image)
-    disk.put_root(root, image)
-    disk.write_boot_code(image, grub)
+    disk.put(root, image, system.root_offset)
+    if system.boot_mib:
+        disk.put(boot, image, system.boot_offset)
+    disk.write_boot_code(system, image, grub)
     filelist.save(filelist.of_tree(tree), work / "files.json")
     if publish:
         log(f"{system.name}: imgstreamctl prepare")

@@ -6,11 +6,9 @@ import struct
 import zlib
 
 from . import filelist
-from .config import BLOCK
+from .config import BLOCK, SECTOR
 from .repository import Shelf
 from .shell import Failed
-
-SECTOR = 512
 
 
 def expect(condition, text):
@@ -43,7 +41,7 @@ def every_file(machine, place):
     code, said = machine.command(f"sha256sum --quiet -c {place}.sums", seconds=900, check=False)
     expect(code == 0, f"files differ from their list:\n{said[-3000:]}")
     _, said = machine.command(
-        "find / -xdev -printf '%m %U:%G %p -> %l\\n' | LC_ALL=C sort > /run/found;"
+        "find / /boot -xdev -printf '%m %U:%G %p -> %l\\n' | LC_ALL=C sort > /run/found;"
         f" LC_ALL=C sort {place}.names | LC_ALL=C comm -13 /run/found - | head -40", seconds=300)
     expect(not said, f"owners, modes or links differ from their list:\n{said}")
     count = int(machine.command(f"wc -l < {place}.sums")[1])
@@ -51,25 +49,26 @@ def every_file(machine, place):
     return count
 
 
-def plain_disk(machine):
+def plain_disk(machine, system):
     """No imgstream in the way: root on the disk's own partition, module not loaded, no device."""
     _, root = machine.command("findmnt -no SOURCE /")
-    expect(root == "/dev/vda2", f"root is {root}, not the disk's own partition")
+    expect(root == f"/dev/vda{system.root_number}", f"root is {root}, not the disk's own partition")
     code, said = machine.command("grep -w ^imgstream /proc/modules; ls /dev/imgstream* 2>/dev/null", check=False)
     expect(code != 0 and not said, f"imgstream is still there: {said}")
 
 
-def raw_partitions_hidden(machine):
+def raw_partitions_hidden(machine, system):
     """Whoever looks for file systems finds those of imgstream, not those that the raw disk seems to have."""
     _, disks = machine.command("lsblk -nro NAME,TYPE | sort")
     names = [line.split()[0] for line in disks.splitlines()]
-    expect("imgstream0p2" in names and "vda" in names, f"lsblk: {disks}")
+    root = f"imgstream0p{system.root_number}"
+    expect(root in names and "vda" in names, f"lsblk: {disks}")
     raw = [name for name in names if name.startswith("vda") and name != "vda"]
     expect(not raw, f"partitions of the raw disk: {raw}")
     _, known = machine.command("grep -o 'vda[0-9].*' /proc/partitions; ls /dev | grep '^vda[0-9]'; blkid | grep '^/dev/vda[0-9]'", check=False)
     expect(not known, f"partitions of the raw disk: {known}")
     _, links = machine.command("for l in /dev/disk/by-*id/* /dev/disk/by-*label/*; do echo \"$l $(readlink -f $l)\"; done")
-    expect("/dev/imgstream0p2" in links and "/dev/vda" not in links, f"links of udev:\n{links}")
+    expect(f"/dev/{root}" in links and "/dev/vda" not in links, f"links of udev:\n{links}")
 
 
 def gone(machine, paths):
@@ -84,8 +83,9 @@ def no_network(machine):
 
 
 def healthy(machine):
-    """The file system says clean and the kernel logged no error."""
-    _, said = machine.command("dumpe2fs -h \"$(findmnt -no SOURCE /)\" 2>/dev/null | grep -E '^(Filesystem state|FS Error count)'")
+    """The file systems say clean and the kernel logged no error."""
+    _, said = machine.command("for device in $(findmnt -rno SOURCE -t ext4); do dumpe2fs -h $device 2>/dev/null; done"
+                              " | grep -E '^(Filesystem state|FS Error count)'")
     expect("clean" in said and "with errors" not in said and "Error count" not in said, f"file system: {said}")
     code, said = machine.command("dmesg --level=emerg,alert,crit,err | grep -E 'EXT4-fs|I/O error|imgstream|BUG|Oops' ", check=False)
     expect(code != 0, f"the kernel logged errors:\n{said}")

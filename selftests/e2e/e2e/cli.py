@@ -46,6 +46,11 @@ def _boot(args):
         machine.power_off()
 
 
+def _clean(_args):
+    """Removes what no variant uses any more from the cache."""
+    build.clean([side for pair in VARIANTS.values() for side in (pair.source, pair.target)], log)
+
+
 def _poison(args):
     """Boots the target with everything but its boot region destroyed."""
     poison.start_from_boot_region(Pair(VARIANTS[args.variant], log), _work("e2e"), log)
@@ -53,7 +58,7 @@ def _poison(args):
 
 def _demo(args):
     """The whole story, three runs, and the report."""
-    work = _work("demo")
+    work = _work("demo" if args.variant == "demo" else f"demo-{args.variant}")
     path = work / "report.json"
     path.unlink(missing_ok=True)
     report = {}
@@ -141,10 +146,10 @@ def main(words):
     parser = argparse.ArgumentParser(prog="selftests/e2e/run", description=__doc__)
     commands = parser.add_subparsers(required=True)
     for name, call in (("demo", _demo), ("e2e", _e2e), ("disks", _disks), ("boot", _boot),
-                       ("poison", _poison)):
+                       ("poison", _poison), ("clean", _clean)):
         command = commands.add_parser(name, help=call.__doc__)
         command.set_defaults(call=call)
-        if name != "e2e":
+        if name not in ("e2e", "clean"):
             command.add_argument("--variant", choices=VARIANTS, default="demo")
         if name == "boot":
             command.add_argument("side", choices=("source", "target"))

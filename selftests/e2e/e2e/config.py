@@ -11,9 +11,7 @@ CACHE = Path(os.environ.get("IMGSTREAM_CACHE", Path.home() / ".cache/imgstream")
 
 MIB = 1 << 20
 BLOCK = 4096
-# The first partition (BIOS boot) takes the second MiB, root starts at the third.
-CORE_OFFSET = 1 * MIB
-ROOT_OFFSET = 2 * MIB
+SECTOR = 512
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,36 @@ class System:
     users_mib: int = 0  # users' files laid out by mke2fs
     users_far_mib: int = 0  # users' files put at the end of the file system
     has_imgstream: bool = False
+    table: str = "gpt"  # or dos
+    boot_mib: int = 0  # a file system of its own for /boot, in front of root
+
+    @property
+    def core_offset(self):
+        """Where GRUB's core image stands: in a BIOS boot partition of 1 MiB, or behind the MBR."""
+        return MIB if self.table == "gpt" else SECTOR
+
+    @property
+    def boot_offset(self):
+        """The first partition with a file system."""
+        return 2 * MIB if self.table == "gpt" else MIB
+
+    @property
+    def root_offset(self):
+        return self.boot_offset + self.boot_mib * MIB
 
     @property
     def root_mib(self):
         """Size of the root partition: to 1 MiB before the end of the disk."""
-        return self.disk_mib - 3
+        return self.disk_mib - self.root_offset // MIB - 1
+
+    @property
+    def boot_number(self):
+        """Number of the partition that /boot is in."""
+        return 2 if self.table == "gpt" else 1
+
+    @property
+    def root_number(self):
+        return self.boot_number + (self.boot_mib > 0)
 
 
 @dataclass(frozen=True)
@@ -60,18 +83,18 @@ TARGET_EXTRA = "python3 perl git rsync man-db curl openssh-client".split()
 SOURCE_MKFS = ("-O", "^metadata_csum_seed,^orphan_file", "-G", "1")
 
 
-def _source(name, disk_mib, users_mib, far_mib, kernel):
+def _source(name, disk_mib, users_mib, far_mib, kernel, suite="bookworm", **layout):
     return System(
-        name=name, suite="bookworm", hostname="imgsource", kernel=kernel, packages=tuple(BASE),
+        name=name, suite=suite, hostname="imgsource", kernel=kernel, packages=tuple(BASE),
         disk_mib=disk_mib, users_mib=users_mib, users_far_mib=far_mib,
-        mkfs_options=SOURCE_MKFS,
+        mkfs_options=SOURCE_MKFS, **layout,
     )
 
 
-def _target(name, disk_mib, packages):
+def _target(name, disk_mib, packages, **layout):
     return System(
         name=name, suite="trixie", hostname="imgtarget", kernel="",
-        packages=tuple(packages), disk_mib=disk_mib, has_imgstream=True,
+        packages=tuple(packages), disk_mib=disk_mib, has_imgstream=True, **layout,
     )
 
 
@@ -85,5 +108,11 @@ VARIANTS = {
         "small",
         _source("small-source", 3072, 600, 120, "linux-image-cloud-amd64"),
         _target("small-target", 1028, BASE),
+    ),
+    # What the others are not: Debian 13 as the source, an MBR on both sides, a /boot of its own in the target.
+    "mbr": Variant(
+        "mbr",
+        _source("mbr-source", 3472, 600, 120, "linux-image-cloud-amd64", suite="trixie", table="dos"),
+        _target("mbr-target", 1124, BASE, table="dos", boot_mib=192),
     ),
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Disks of installed systems: GPT, BIOS boot partition, ext4 root, GRUB; nothing is mounted."""
+"""Disks of installed systems: partition table, /boot if it has a file system of its own, root, GRUB; nothing is mounted."""
 
 import mmap
 import os
@@ -8,10 +8,9 @@ import struct
 import uuid
 
 from . import content, rootfs
-from .config import BLOCK, CORE_OFFSET, MIB, ROOT_OFFSET
+from .config import BLOCK, MIB, SECTOR
 from .shell import Failed, run
 
-SECTOR = 512
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
@@ -31,25 +30,51 @@ def partition(system, image):
     """An empty disk with its partition table."""
     with open(image, "wb") as file:
         file.truncate(system.disk_mib * MIB)
-    script = "\n".join([
-        "label: gpt", f"label-id: {_guid(system, 'disk')}",
-        f"start={CORE_OFFSET // SECTOR}, size={MIB // SECTOR}, type={BIOS_BOOT}, uuid={_guid(system, 'bios')}",
-        f"start={ROOT_OFFSET // SECTOR}, size={system.root_mib * MIB // SECTOR}, type={LINUX}, uuid={_guid(system, 'root')}",
-    ])
+    script = "\n".join(_gpt(system) if system.table == "gpt" else _mbr(system))
     run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", image, stdin=script + "\n")
 
 
-def make_root(system, tree, root):
-    """The ext4 file system with the tree in it, in a file of its own."""
+def _gpt(system):
+    yield f"label: gpt\nlabel-id: {_guid(system, 'disk')}"
+    yield f"start={system.core_offset // SECTOR}, size={MIB // SECTOR}, type={BIOS_BOOT}, uuid={_guid(system, 'bios')}"
+    for name, start, mib in _file_systems(system):
+        yield f"start={start // SECTOR}, size={mib * MIB // SECTOR}, type={LINUX}, uuid={_guid(system, name)}"
+
+
+def _mbr(system):
+    yield f"label: dos\nlabel-id: 0x{_guid(system, 'disk')[:8]}"
+    for _, start, mib in _file_systems(system):
+        yield f"start={start // SECTOR}, size={mib * MIB // SECTOR}, type=83"
+
+
+def _file_systems(system):
+    if system.boot_mib:
+        yield "boot", system.boot_offset, system.boot_mib
+    yield "root", system.root_offset, system.root_mib
+
+
+def make_file_systems(system, tree, root, boot):
+    """The ext4 file systems with the tree in them, in files of their own; `boot` only if /boot has one."""
+    if not system.boot_mib:
+        return _make_ext4(system, tree, root, rootfs.root_uuid(system), system.root_mib)
+    _make_ext4(system, tree / "boot", boot, rootfs.boot_uuid(system), system.boot_mib)
+    kept = tree.parent / "boot"
+    (tree / "boot").rename(kept)
+    (tree / "boot").mkdir()
+    _make_ext4(system, tree, root, rootfs.root_uuid(system), system.root_mib)
+    (tree / "boot").rmdir()
+    kept.rename(tree / "boot")
+
+
+def _make_ext4(system, tree, file, ident, mib):
     run("mke2fs", "-q", "-F", "-t", "ext4", "-b", BLOCK, *system.mkfs_options, "-L", system.hostname,
-        "-U", rootfs.root_uuid(system), "-d", tree,
-        root, system.root_mib * MIB // BLOCK)
+        "-U", ident, "-d", tree, file, mib * MIB // BLOCK)
 
 
-def put_root(root, image):
-    """Moves the file system to its place on the disk; holes stay holes."""
-    run("dd", f"if={root}", f"of={image}", "bs=1M", f"seek={ROOT_OFFSET // MIB}", "conv=notrunc,sparse", "status=none")
-    root.unlink()
+def put(file_system, image, offset):
+    """Moves a file system to its place on the disk; holes stay holes."""
+    run("dd", f"if={file_system}", f"of={image}", "bs=1M", f"seek={offset // MIB}", "conv=notrunc,sparse", "status=none")
+    file_system.unlink()
 
 
 def debugfs(root, commands, write=False):
@@ -67,19 +92,19 @@ def check_clean(root):
     run("e2fsck", "-f", "-n", root)
 
 
-def write_boot_code(image, grub):
+def write_boot_code(system, image, grub):
     """GRUB's boot sector and core image, with the places that grub-install would set."""
     boot = bytearray((grub / "boot.img").read_bytes())
-    struct.pack_into("<Q", boot, KERNEL_SECTOR_AT, CORE_OFFSET // SECTOR)
+    struct.pack_into("<Q", boot, KERNEL_SECTOR_AT, system.core_offset // SECTOR)
     boot[DRIVE_CHECK_AT:DRIVE_CHECK_AT + 2] = b"\x90\x90"
     core = bytearray((grub / "core.img").read_bytes())
     sectors = (len(core) + SECTOR - 1) // SECTOR
-    if len(core) > MIB:
-        raise Failed(f"{grub}/core.img does not fit the BIOS boot partition")
-    struct.pack_into("<QHH", core, BLOCK_LIST_AT, CORE_OFFSET // SECTOR + 1, sectors - 1, CORE_SEGMENT)
+    if system.core_offset + len(core) > system.boot_offset:
+        raise Failed(f"{grub}/core.img does not fit in front of the file systems")
+    struct.pack_into("<QHH", core, BLOCK_LIST_AT, system.core_offset // SECTOR + 1, sectors - 1, CORE_SEGMENT)
     with open(image, "r+b") as file:
         file.write(boot[:BOOT_CODE])
-        file.seek(CORE_OFFSET)
+        file.seek(system.core_offset)
         file.write(core)
 
 
@@ -112,9 +137,10 @@ def used_share(root):
     return 1 - _free_blocks(root) / count
 
 
-def blocks_used_from(dumped, disk_block):
-    """How many used blocks of a file system, as dumpe2fs printed it, stand at or beyond a block of the disk."""
-    first = disk_block - ROOT_OFFSET // BLOCK
+def blocks_used_from(dumped, start_block, disk_block):
+    """How many used blocks of a file system that starts at a block of the disk, as dumpe2fs printed it, stand at or beyond
+    another."""
+    first = disk_block - start_block
     count = int(re.search(r"^Block count:\s+(\d+)", dumped, re.M).group(1))
     free = 0
     for line in re.findall(r"^  Free blocks: (.*)$", dumped, re.M):

@@ -138,7 +138,7 @@ class Job:
     def root_is_imgstream(self):
         _, root = self.machine.command("findmnt -no SOURCE /")
         check.expect(root.startswith("/dev/imgstream0"), f"root is {root}")
-        check.raw_partitions_hidden(self.machine)
+        check.raw_partitions_hidden(self.machine, self.pair.target_system)
         self.say(self.pair.target_system.hostname, f"root is {root}, the raw partitions are hidden")
 
     def watch_and_fill(self):

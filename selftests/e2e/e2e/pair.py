@@ -25,7 +25,8 @@ class Pair:
 
     def blocks_to_move(self, source_end_bytes):
         """Blocks of the source's file system at or beyond the place where it will end."""
-        return disk.blocks_used_from(self.source.dumped.read_text(), source_end_bytes // BLOCK)
+        return disk.blocks_used_from(
+            self.source.dumped.read_text(), self.source_system.root_offset // BLOCK, source_end_bytes // BLOCK)
 
     def _prove(self, log):
         """A read of the wrong side must not be able to hide; done once for a pair of disks."""

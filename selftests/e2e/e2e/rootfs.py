@@ -31,12 +31,21 @@ GRUB_TERMINAL=serial
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 """
 
-# grub-mkconfig asks grub-probe about the device of /: there is none yet, the answers are known.
+# grub-mkconfig asks grub-probe about the devices of / and /boot: there are none yet, the answers are known.
 PROBE = """#!/bin/sh
-for a in "$@"; do case $a in --target=*) t=${{a#--target=}};; -t) t=;; *) [ -n "$t" ] || t=$a;; esac; done
-case $t in
-device) echo /dev/vda2;; fs_uuid) echo {uuid};; fs) echo ext2;; partmap) echo gpt;;
-drive) echo '(hd0,gpt2)';; compatibility_hint) echo hd0,gpt2;; hints_string) echo '--hint-bios=hd0,gpt2';;
+number={root} uuid={root_uuid}
+for word in "$@"; do
+	case $word in
+	--target=*) target=${{word#--target=}};;
+	-t) target=;;
+	/boot*|/dev/vda{boot}) number={boot} uuid={boot_uuid};;
+	*) [ -n "$target" ] || target=$word;;
+	esac
+done
+case $target in
+device) echo /dev/vda$number;; fs_uuid) echo $uuid;; fs) echo ext2;; partmap) echo {partmap};;
+drive) echo "(hd0,{partmap}$number)";; compatibility_hint) echo hd0,{partmap}$number;;
+hints_string) echo --hint-bios=hd0,{partmap}$number;;
 partuuid|abstraction) :;; *) exit 1;; esac
 """
 
@@ -46,10 +55,10 @@ EXTRA_ENTRIES = """#!/bin/sh
 entry() {{
 cat << EOF
 menuentry '$1' --hotkey=$2 {{
-	insmod part_gpt
+	insmod part_{partmap}
 	insmod ext2
-	search --no-floppy --fs-uuid --set=root {uuid}
-	linux /boot/vmlinuz-{version} root=UUID={uuid} ro console=tty0 console=ttyS0,115200 $3
+	search --no-floppy --fs-uuid --set=root {boot_uuid}
+	linux /boot/vmlinuz-{version} root=UUID={root_uuid} ro console=tty0 console=ttyS0,115200 $3
 	initrd /boot/initrd.img-{version}
 }}
 EOF
@@ -63,6 +72,18 @@ entry 'Debian, the module cannot be loaded' n 'module_blacklist=imgstream'
 def root_uuid(system):
     """The file system's UUID: the same whenever the same system is made."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, "imgstream-e2e/" + system.name))
+
+
+def boot_uuid(system):
+    """The same of the file system that /boot is in."""
+    if not system.boot_mib:
+        return root_uuid(system)
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"imgstream-e2e/{system.name}/boot"))
+
+
+def _partmap(system):
+    """GRUB's name of the partition table."""
+    return "gpt" if system.table == "gpt" else "msdos"
 
 
 def _apt_lines(system):
@@ -84,10 +105,15 @@ def packages(system):
     return [*system.packages, *backport, kernel]
 
 
+def place_of_tar(system):
+    """Where the cache has, or will have, the system as its packages leave it."""
+    key = key_of(system.suite, packages(system), 2)
+    return CACHE / f"rootfs-{system.suite}-{key}.tar"
+
+
 def base_tar(system, log):
     """A tar of the system as its packages leave it, from the cache if it is there."""
-    key = key_of(system.suite, packages(system), 2)
-    tar = CACHE / f"rootfs-{system.suite}-{key}.tar"
+    tar = place_of_tar(system)
     if tar.exists():
         return tar
     log(f"{system.name}: installing {system.suite} with mmdebstrap")
@@ -130,7 +156,10 @@ def _identity(system, tree):
     _write(tree / "etc/machine-id", ident + "\n", 0o444)
     _write(tree / "etc/hostname", system.hostname + "\n")
     _write(tree / "etc/hosts", f"127.0.0.1 localhost {system.hostname}\n")
-    _write(tree / "etc/fstab", f"UUID={root_uuid(system)} / ext4 errors=remount-ro 0 1\n")
+    table = f"UUID={root_uuid(system)} / ext4 errors=remount-ro 0 1\n"
+    if system.boot_mib:
+        table += f"UUID={boot_uuid(system)} /boot ext4 defaults 0 2\n"
+    _write(tree / "etc/fstab", table)
     for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
         link = tree / "etc/systemd/system" / timer
         link.unlink(missing_ok=True)
@@ -162,11 +191,14 @@ def boot_files(system, tree):
     _write(tree / "etc/default/grub", GRUB_DEFAULTS.format(timeout=2 if system.has_imgstream else 1))
     if system.has_imgstream:
         _write(tree / "etc/grub.d/40_custom",
-               EXTRA_ENTRIES.format(uuid=root_uuid(system), version=version), 0o755)
+               EXTRA_ENTRIES.format(root_uuid=root_uuid(system), boot_uuid=boot_uuid(system),
+                                    partmap=_partmap(system), version=version), 0o755)
     _grub_modules(tree)
     in_tree(tree, "grub-editenv", "/boot/grub/grubenv", "create")
-    in_tree(tree, "grub-mkimage", "-O", "i386-pc", "-p", "(,gpt2)/boot/grub",
-            "-o", "/boot/grub/i386-pc/core.img", "biosdisk", "part_gpt", "ext2")
+    partmap = _partmap(system)
+    place = "/grub" if system.boot_mib else "/boot/grub"
+    in_tree(tree, "grub-mkimage", "-O", "i386-pc", "-p", f"(,{partmap}{system.boot_number}){place}",
+            "-o", "/boot/grub/i386-pc/core.img", "biosdisk", f"part_{partmap}", "ext2")
     _grub_config(system, tree)
     return grub / "i386-pc"
 
@@ -183,14 +215,19 @@ def _grub_config(system, tree):
     probe, kept = tree / "usr/sbin/grub-probe", tree / "usr/sbin/grub-probe.kept"
     probe.rename(kept)
     try:
-        _write(probe, PROBE.format(uuid=root_uuid(system)), 0o755)
+        _write(probe, PROBE.format(
+            root=system.root_number, root_uuid=root_uuid(system), boot=system.boot_number, boot_uuid=boot_uuid(system),
+            partmap=_partmap(system)), 0o755)
         in_tree(tree, "grub-mkconfig", "-o", "/boot/grub/grub.cfg")
     finally:
         kept.rename(probe)
-    # Without udev's links grub-mkconfig names the device instead of the file system.
+    # Without udev's links grub-mkconfig names the device instead of the file system, and without a mount it does not know
+    # that /boot is one of its own.
     config = tree / "boot/grub/grub.cfg"
-    text = config.read_text().replace("root=/dev/vda2", "root=UUID=" + root_uuid(system))
-    config.chmod(0o644)
-    config.write_text(text)
+    text = config.read_text().replace(f"root=/dev/vda{system.root_number}", "root=UUID=" + root_uuid(system))
     if "/boot/vmlinuz-" not in text:
         raise Failed(f"{config}: grub-mkconfig found no kernel")
+    if system.boot_mib:
+        text = text.replace("/boot/vmlinuz-", "/vmlinuz-").replace("/boot/initrd.img-", "/initrd.img-")
+    config.chmod(0o644)
+    config.write_text(text)
