@@ -4,7 +4,7 @@
 import tempfile
 from pathlib import Path
 
-from . import check, disk, filelist, poison
+from . import check, disk, filelist, poison, serial
 from .config import BLOCK
 from .shell import Failed, run
 
@@ -26,6 +26,7 @@ def run_all():
         _partition_table(work)
         _lists(work)
         _free_blocks()
+        _terminal()
         _outside()
 
 
@@ -68,6 +69,14 @@ def _free_blocks():
     dumped = "Block count:              2000\n  Free blocks: 100-199, 1500\n  Free blocks: 1800-1999\n"
     used = disk.blocks_used_from(dumped, 512, 512 + 1000)
     check.expect(used == 1000 - 1 - 200, f"{used} used blocks counted instead of 799")
+
+
+def _terminal():
+    sent = "\x1b[?2004lshell\x1b[01;31m é\x1b(B\r\n".encode()
+    for at in range(len(sent) + 1):
+        plain = serial.Plain()
+        said = plain.feed(sent[:at]) + plain.feed(sent[at:])
+        check.expect(said == "shell é\n", f"a terminal's bytes, cut at {at}: {said!r}")
 
 
 def _outside():

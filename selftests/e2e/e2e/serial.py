@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A serial port of a VM: everything is logged with its time, text can be awaited and typed."""
 
+import codecs
 import re
 import socket
 import threading
@@ -9,6 +10,24 @@ import time
 from .shell import Failed
 
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][0-9A-B]|\x1bc|\r|\x00")
+
+
+class Plain:
+    """Bytes of a terminal as plain text, however they are cut into pieces."""
+
+    LONGEST = 16  # of the sequences that terminals are sent here
+
+    def __init__(self):
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.held = ""
+
+    def feed(self, data):
+        text = self.held + self.decoder.decode(data)
+        cut = text.rfind("\x1b", -self.LONGEST)
+        if cut < 0 or COLOURS.match(text, cut):
+            cut = len(text)
+        self.held = text[cut:]
+        return COLOURS.sub("", text[:cut])
 
 
 class Serial:
@@ -25,7 +44,7 @@ class Serial:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
-        start, held = time.monotonic(), ""
+        start, held, plain = time.monotonic(), "", Plain()
         while True:
             try:
                 data = self.socket.recv(65536)
@@ -36,8 +55,9 @@ class Serial:
                     self.closed = True
                     self.lock.notify_all()
                     return
-                held += COLOURS.sub("", data.decode("utf-8", "replace"))
-                self.text += COLOURS.sub("", data.decode("utf-8", "replace"))
+                text = plain.feed(data)
+                held += text
+                self.text += text
                 *lines, held = held.split("\n")
                 for line in lines:
                     self.log.write(f"{time.monotonic() - start:8.2f} {line}\n")

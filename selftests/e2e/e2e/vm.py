@@ -102,7 +102,7 @@ class Vm:
             self.port.type("\nstty -echo; PS1=; PS2=; TERM=dumb;"
                            " echo \"shell-$(hostname)-[$PS1$PS2]$(stty -a | grep -ow -e -echo)\"\n")
             try:
-                self.port.await_text(rf"^shell-{hostname}-\[\]-echo$", since, 5, self.alive)
+                self.port.await_text(rf"^shell-{hostname}-\[\]-echo\n", since, 5, self.alive)
                 break
             except Failed:
                 if not self.alive() or time.monotonic() > end:
@@ -114,7 +114,7 @@ class Vm:
         number = next(COUNT)
         since = self.port.mark()
         self.port.type(f"{{ {text}\n}} 2>&1; echo \"end-{number}-of:$?\"\n")
-        found = self.port.await_text(rf"end-{number}-of:(\d+)", since, seconds, self.alive)
+        found = self.port.await_text(rf"end-{number}-of:(\d+)\n", since, seconds, self.alive)
         output = self.port.text[since:found.start()].strip()
         code = int(found.group(1))
         if check and code != 0:
