@@ -41,7 +41,7 @@ LISTED = "/root/files"
 class Job:
     """One run over a fresh pair of overlays."""
 
-    def __init__(self, name, title, pair, work):
+    def __init__(self, name, title, pair, work, more_mib=0):
         self.name, self.pair = name, pair
         self.work = work / name
         self.work.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class Job:
             if old.is_file():
                 old.unlink()
         self.time = Timeline(title, self.work / "timeline.json")
-        self.disk = vm.overlay(pair.source.disk, self.work / "disk.qcow2")
+        self.disk = vm.overlay(pair.source.disk, self.work / "disk.qcow2", more_mib)
         self.repository = Repository(pair.target.published, self.work, name)
         self.machine = None
 

@@ -131,8 +131,10 @@ def commit_cut_at_its_end(job):
 
 def roll_back(pair, work, harder=False):
     """Run 2: migrate and go back; the source is as it was."""
-    with Job("rollback", "Run 2: migrate, then roll back", pair, work) as job:
+    with Job("rollback", "Run 2: migrate, then roll back", pair, work, more_mib=64 if harder else 0) as job:
         job.start_source()
+        if harder:
+            source.widen(job)
         network.fix(job)
         check.carry_lists(job.machine, pair.source.files, job.work, LISTED, LEAVE_OUT_SOURCE + (network.FILE,))
         job.machine.command("sync")

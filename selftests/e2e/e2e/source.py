@@ -21,6 +21,14 @@ def blocks(machine):
     return int(re.search(r"^Block count:\s+(\d+)", said, re.M).group(1))
 
 
+def widen(job):
+    """The root partition takes the rest of the disk, its file system does not."""
+    size = "$(cat /sys/class/block/vda2/size)"
+    job.machine.command(f"before={size}; echo ,+ | sfdisk --quiet --no-reread --force -N 2 /dev/vda && partx --update /dev/vda"
+                        f" && test {size} -gt $before")
+    job.say(job.pair.source_system.hostname, "the root partition is larger than its file system now")
+
+
 def cancel(job):
     """A migration that waits for the next start is taken back: this system starts as before."""
     machine, source = job.machine, job.pair.source_system.hostname

@@ -20,9 +20,10 @@ from .shell import Failed, run
 COUNT = itertools.count(1)
 
 
-def overlay(base, path):
-    """A disk that begins as the base and keeps its own changes."""
+def overlay(base, path, more_mib=0):
+    """A disk that begins as the base and keeps its own changes; so much longer."""
     run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, path)
+    run("qemu-img", "resize", "-q", path, f"+{more_mib}M")
     return path
 
 

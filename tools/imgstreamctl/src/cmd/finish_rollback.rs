@@ -10,6 +10,7 @@ use imgstream_proto::disk::State;
 
 use crate::blockdev;
 use crate::error::{Error, Result};
+use crate::ext4::Ext4;
 use crate::medium::DiskMedium;
 use crate::ondisk::{self, pair};
 use crate::program;
@@ -54,7 +55,7 @@ pub fn restore() -> Result<()> {
         Some(disk) => give_up(&disk, &mut source::disarm)?,
         None => source::disarm()?,
     }
-    grow(&root)?;
+    grow(&root, source::recorded_blocks()?)?;
     if let Some(reason) = source::last_refusal() {
         println!("the migration was refused: {reason}");
     }
@@ -83,10 +84,16 @@ fn give_up(disk: &Path, disarm: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     })
 }
 
-/// Online: the kernel does it, nothing has to be unmounted.
-fn grow(root: &Path) -> Result<()> {
-    let device = root.to_string_lossy();
-    let output = program::e2fs("resize2fs", &[&device])?;
+/// Gives the file system its size from before `migrate` again, which need not
+/// be that of its partition. Online: the kernel does it, nothing has to be
+/// unmounted. One that has it, or has been grown since, is left alone.
+fn grow(root: &Path, before: Option<u64>) -> Result<()> {
+    let now = Ext4::open_device(root, 0)?.facts().blocks;
+    let Some(before) = before.filter(|before| now < *before) else {
+        return Ok(());
+    };
+    let (device, blocks) = (root.to_string_lossy(), before.to_string());
+    let output = program::e2fs("resize2fs", &[&device, &blocks])?;
     program::text("resize2fs", output)?;
     Ok(())
 }
@@ -94,6 +101,7 @@ fn grow(root: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::shrink::tests::file_system;
 
     /// What is left of a migration in `state`, whether the entry was taken out, and how giving up ends.
     fn given_up(state: State, goes: bool) -> (Option<State>, bool, Result<()>) {
@@ -132,6 +140,29 @@ mod tests {
             let (left, asked, done) = given_up(state, true);
             assert_eq!(done.unwrap_err().exit(), crate::Exit::MigrationAlive);
             assert!(left == Some(state) && !asked, "{state}");
+        }
+    }
+
+    #[test]
+    fn the_file_system_gets_the_size_it_had() {
+        // A partition of 16384 blocks, with a file system of 12288 that was shrunk to 8192.
+        let (_dir, partition) = file_system(48);
+        let name = partition.to_string_lossy();
+        let shrunk = program::e2fs("resize2fs", &[&name, "8192"]).unwrap();
+        assert!(shrunk.status.success());
+        // resize2fs has cut the file.
+        let file = std::fs::OpenOptions::new().write(true).open(&partition);
+        file.unwrap().set_len(64 << 20).unwrap();
+        for (before, after) in [
+            (None, 8192),
+            (Some(12288), 12288),
+            (Some(12288), 12288),
+            // It was grown by hand since.
+            (Some(8192), 12288),
+        ] {
+            grow(&partition, before).unwrap();
+            let blocks = Ext4::open_device(&partition, 0).unwrap().facts().blocks;
+            assert_eq!(blocks, after, "{before:?}");
         }
     }
 }

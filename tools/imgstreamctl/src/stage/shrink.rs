@@ -176,7 +176,7 @@ fn said(output: &Output) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
     }
 
     /// A file system in a file, mke2fs and the rest being at hand.
-    fn file_system(mib: u64) -> (tempfile::TempDir, std::path::PathBuf) {
+    pub(crate) fn file_system(mib: u64) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fs");
         std::fs::File::create(&path)

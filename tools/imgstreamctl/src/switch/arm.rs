@@ -144,6 +144,7 @@ fn try_install(
 ) -> Result<()> {
     let boot_uuid = boot_uuid(plan)?;
     source::install_unit()?;
+    source::record_blocks(facts.filesystem_blocks_before)?;
     let file = Path::new(source::PAYLOAD);
     fetch(plan, remote, control, facts, file)?;
     overlay::write(Path::new(source::OVERLAY), file)?;

@@ -15,6 +15,8 @@ pub const STATE: &str = "/var/lib/imgstream";
 pub const OVERLAY: &str = "/boot/imgstream-stage.img";
 /// What the archive is made from.
 pub(super) const PAYLOAD: &str = "/var/lib/imgstream/payload";
+/// How many blocks the root file system has before it is shrunk.
+const BLOCKS: &str = "/var/lib/imgstream/filesystem-blocks";
 const PROGRAM: &str = "/var/lib/imgstream/imgstreamctl";
 pub(super) const GRUB: &str = "/boot/grub";
 const UNIT: &str = "/etc/systemd/system/imgstream-source.service";
@@ -33,7 +35,7 @@ pub(super) fn is_armed_in(grub: &Path) -> Result<bool> {
 
 /// Whether anything is left of what `migrate` installs.
 pub fn is_installed() -> bool {
-    [OVERLAY, PAYLOAD, PROGRAM, WANTED, UNIT]
+    [OVERLAY, PAYLOAD, BLOCKS, PROGRAM, WANTED, UNIT]
         .iter()
         .any(|file| Path::new(file).symlink_metadata().is_ok())
 }
@@ -63,6 +65,30 @@ pub fn install_unit() -> Result<()> {
     }
     remove_file(wanted)?;
     symlink(UNIT, wanted).map_err(Error::io("writing", wanted))
+}
+
+/// Records the size that the root file system gets back. Durable with [`arm`].
+pub fn record_blocks(blocks: u64) -> Result<()> {
+    let path = Path::new(BLOCKS);
+    fs::write(path, format!("{blocks}\n")).map_err(Error::io("writing", path))
+}
+
+/// The size that was recorded. `None`: no migration was ever about to begin
+/// (of a record that is not durable a cut leaves an empty file), or the file
+/// system has its size again and a cut left the rest.
+pub fn recorded_blocks() -> Result<Option<u64>> {
+    let text = read(Path::new(BLOCKS))?.unwrap_or_default();
+    blocks_in(&text)
+}
+
+fn blocks_in(text: &str) -> Result<Option<u64>> {
+    match text.trim() {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Error::Other(format!("{BLOCKS} is damaged: it says \"{text}\""))),
+    }
 }
 
 /// Makes the stage the default of the loader: from here on the next boot is
@@ -99,7 +125,7 @@ pub fn remove() -> Result<()> {
 /// the last two a cut may leave the unit where nothing starts it.
 fn remove_in(root: &Path, remove: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     disarm_in(root)?;
-    for file in [PAYLOAD, OVERLAY, PROGRAM] {
+    for file in [PAYLOAD, OVERLAY, BLOCKS, PROGRAM] {
         remove(&below(root, file))?;
     }
     // Fails while last-refusal is in it, which is wanted.
@@ -149,6 +175,7 @@ mod tests {
             ("/boot/grub/custom.cfg", custom_cfg.as_str()),
             (OVERLAY, "archive"),
             (PAYLOAD, "payload"),
+            (BLOCKS, "4096\n"),
             (PROGRAM, program),
             (UNIT, UNIT_TEXT),
         ] {
@@ -188,7 +215,7 @@ mod tests {
     }
 
     fn left(root: &Path) -> Vec<&'static str> {
-        [OVERLAY, STATE, PAYLOAD, PROGRAM, WANTED, UNIT]
+        [OVERLAY, STATE, PAYLOAD, BLOCKS, PROGRAM, WANTED, UNIT]
             .into_iter()
             .filter(|path| below(root, path).symlink_metadata().is_ok())
             .collect()
@@ -215,7 +242,7 @@ mod tests {
             remove_in(root.path(), &mut remove_file).unwrap();
             assert!(left(root.path()).is_empty(), "cut after {cut} steps");
             if whole {
-                assert_eq!(cut, 5);
+                assert_eq!(cut, 6);
                 return;
             }
         }
@@ -227,7 +254,7 @@ mod tests {
         let reason = below(root.path(), STATE).join("last-refusal");
         fs::write(&reason, "why\n").unwrap();
         // All is gone but the unit, the link to it, and the directory with the reason.
-        for file in [OVERLAY, PAYLOAD, PROGRAM] {
+        for file in [OVERLAY, PAYLOAD, BLOCKS, PROGRAM] {
             fs::remove_file(below(root.path(), file)).unwrap();
         }
         boot(root.path());
@@ -241,6 +268,15 @@ mod tests {
         fs::remove_file(below(root.path(), PROGRAM)).unwrap();
         let booted = std::panic::catch_unwind(|| boot(root.path()));
         assert!(booted.is_err());
-        assert_eq!(left(root.path()), [OVERLAY, STATE, PAYLOAD, WANTED, UNIT]);
+        let all_others = [OVERLAY, STATE, PAYLOAD, BLOCKS, WANTED, UNIT];
+        assert_eq!(left(root.path()), all_others);
+    }
+
+    #[test]
+    fn a_record_is_there_or_not() {
+        assert_eq!(blocks_in("786432\n").unwrap(), Some(786_432));
+        assert_eq!(blocks_in("").unwrap(), None);
+        let error = blocks_in("78643x").unwrap_err().to_string();
+        assert!(error.contains("filesystem-blocks is damaged"), "{error}");
     }
 }
