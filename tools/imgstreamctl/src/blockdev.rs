@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::disk::SECTOR_BYTES;
+
 const SYS_BLOCK: &str = "/sys/block";
 /// Devices that are no disks of this computer, or are made of others.
 const NOT_DISKS: [&str; 12] = [
@@ -56,6 +58,23 @@ fn partitions_below(sys: &Path, disk: &Path) -> Vec<(u32, PathBuf)> {
         .collect();
     found.sort();
     found
+}
+
+/// Where the kernel believes them to be: number, first byte and length, by number.
+pub fn extents(disk: &Path) -> Vec<(u32, u64, u64)> {
+    extents_below(Path::new(SYS_BLOCK), disk)
+}
+
+fn extents_below(sys: &Path, disk: &Path) -> Vec<(u32, u64, u64)> {
+    let directory = sys.join(disk.file_name().unwrap_or_default());
+    let sectors = |device: &Path, what: &str| {
+        let name = device.file_name().unwrap_or_default();
+        number(&directory.join(name).join(what)).unwrap_or_default() * SECTOR_BYTES
+    };
+    partitions_below(sys, disk)
+        .iter()
+        .map(|(number, device)| (*number, sectors(device, "start"), sectors(device, "size")))
+        .collect()
 }
 
 /// The whole disk that a device belongs to; the device itself if it is one.
@@ -144,6 +163,8 @@ pub(crate) mod tests {
         let sys = sys(&[
             ("nvme0n1/size", "5\n"),
             ("nvme0n1/nvme0n1p2/partition", "2\n"),
+            ("nvme0n1/nvme0n1p2/start", "4096\n"),
+            ("nvme0n1/nvme0n1p2/size", "8\n"),
             ("nvme0n1/nvme0n1p1/partition", "1\n"),
             ("nvme0n1/queue/x", "1\n"),
         ]);
@@ -151,6 +172,8 @@ pub(crate) mod tests {
         assert_eq!(found[0], (1, PathBuf::from("/dev/nvme0n1p1")));
         assert_eq!(found[1], (2, PathBuf::from("/dev/nvme0n1p2")));
         assert_eq!(found.len(), 2);
+        let extents = extents_below(sys.path(), Path::new("/dev/nvme0n1"));
+        assert_eq!(extents[1], (2, 2 << 20, 4096));
     }
 
     #[test]

@@ -12,13 +12,7 @@ use crate::refusal::Refusal;
 /// The running system's disk is used by it, and is not asked.
 pub fn refuse(disk: &Path) -> Result<()> {
     let disk = &fs::canonicalize(disk).map_err(Error::io("examining", disk))?;
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let on_disk =
-        |device: &str| blockdev::disk_of(Path::new(device)).as_deref() == Some(disk.as_path());
-    let user = user_of(&mounts, &swaps, on_disk)
-        .or_else(|| holder(Path::new("/sys/class/block"), disk).map(|h| format!("{h} is on it")));
-    let Some(by) = user else {
+    let Some(by) = user(disk) else {
         return Ok(());
     };
     Err(Refusal::DiskInUse {
@@ -26,6 +20,15 @@ pub fn refuse(disk: &Path) -> Result<()> {
         by,
     }
     .into())
+}
+
+/// What is mounted of a disk, or built on it.
+pub fn user(disk: &Path) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let on_disk = |device: &str| blockdev::disk_of(Path::new(device)).as_deref() == Some(disk);
+    user_of(&mounts, &swaps, on_disk)
+        .or_else(|| holder(Path::new("/sys/class/block"), disk).map(|h| format!("{h} is on it")))
 }
 
 /// The first mount or swap space that is on the disk in question.

@@ -48,16 +48,26 @@ fn migrate(
 ) -> Result<After> {
     let begun = find_own(path, payload)?;
     let untouched = is_untouched(&begun);
+    match try_migrate(path, payload, begun, way, report) {
+        Err(error) if untouched => back(path, payload, error, way, report),
+        done => done,
+    }
+}
+
+fn try_migrate(
+    path: &Path,
+    payload: &Payload,
+    begun: Option<Found>,
+    way: &mut dyn WayBack,
+    report: &mut Report,
+) -> Result<After> {
     // Taken back, by `cancel` and a loader that does not replay the journal of a file system.
-    if untouched && !way.stands()? {
+    if is_untouched(&begun) && !way.stands()? {
         report.line("there is no boot entry of the stage: the migration was cancelled");
         return Ok(After::Reboot);
     }
-    match switch(path, payload, begun, way, report) {
-        Ok(()) => Ok(payload.facts.after),
-        Err(error) if untouched => back(path, payload, error, way, report),
-        Err(error) => Err(error),
-    }
+    switch(path, payload, begun, way, report)?;
+    Ok(payload.facts.after)
 }
 
 /// To the source after an error, if the disk says, as it will to the source,

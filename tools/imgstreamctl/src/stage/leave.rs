@@ -8,14 +8,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
 
-use super::Report;
-use crate::blockdev;
+use super::{partitions, Report};
 use crate::error::{Error, Result};
-use crate::medium::DiskMedium;
 use crate::program;
 use crate::switch::custom_cfg;
 use crate::sys;
@@ -76,8 +73,12 @@ fn look(
     }
     let _ = program::run("modprobe", "kmod", &["ext4"]);
     let (mut found, mut failed) = (None, None);
-    for partition in reread(disk)?.into_iter().filter(|p| is_ext(p)) {
-        match mounted(&partition, flags, what) {
+    for partition in partitions::current(disk)? {
+        let is_it = match is_ext(&partition) {
+            Ok(true) => mounted(&partition, flags, what),
+            other => other,
+        };
+        match is_it {
             Ok(true) => found = Some(partition),
             Ok(false) => {}
             Err(error) => failed = failed.or(Some(error)),
@@ -89,11 +90,14 @@ fn look(
     }
 }
 
-fn is_ext(partition: &Path) -> bool {
+/// Looks at what is on the disk: of a partition that somebody has open the
+/// kernel may have kept what stood there before the disk was written to.
+fn is_ext(partition: &Path) -> Result<bool> {
+    let file = File::open(partition).map_err(Error::io("opening", partition))?;
+    sys::drop_page_cache(&file).map_err(Error::io("reading", partition))?;
     let (at, magic) = EXT_MAGIC;
     let mut found = [0; 2];
-    File::open(partition).is_ok_and(|file| file.read_exact_at(&mut found, at).is_ok())
-        && found == magic
+    Ok(file.read_exact_at(&mut found, at).is_ok() && found == magic)
 }
 
 fn mounted(
@@ -111,21 +115,6 @@ fn mounted(
     let done = done?;
     unmounted.map_err(|e| Error::io("unmounting", partition)(e.into()))?;
     Ok(done)
-}
-
-/// The partitions of the table that is on the disk now, which may be another
-/// than when the kernel looked first.
-fn reread(disk: &Path) -> Result<Vec<PathBuf>> {
-    let medium = DiskMedium::open_ro(disk)?;
-    for _ in 0..20 {
-        if sys::reread_partitions(medium.file()).is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(250));
-    }
-    let _ = program::run("udevadm", "udev", &["settle", "--timeout=10"]);
-    let found = blockdev::partitions(disk);
-    Ok(found.into_iter().map(|(_, device)| device).collect())
 }
 
 /// The text of one `custom.cfg`; `None` if there is none.

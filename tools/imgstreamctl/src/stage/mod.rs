@@ -7,6 +7,7 @@ pub mod control_area;
 pub mod drive;
 pub mod identity;
 pub mod leave;
+pub mod partitions;
 pub mod report;
 pub mod shrink;
 pub mod stored;

@@ -16,6 +16,8 @@ use crate::Exit;
 struct Entry {
     stands: bool,
     goes: bool,
+    /// Whether it can be looked for.
+    is_seen: bool,
     /// The reasons that were given; "" for none.
     left: Vec<String>,
 }
@@ -25,6 +27,7 @@ impl Entry {
         Self {
             stands,
             goes,
+            is_seen: true,
             left: Vec::new(),
         }
     }
@@ -32,7 +35,10 @@ impl Entry {
 
 impl WayBack for Entry {
     fn stands(&mut self) -> Result<bool> {
-        Ok(self.stands)
+        match self.is_seen {
+            true => Ok(self.stands),
+            false => Err(Error::Other("the entry cannot be looked for".into())),
+        }
     }
 
     fn leave(&mut self, reason: Option<&str>, _: &mut Report) -> Result<()> {
@@ -174,6 +180,40 @@ fn any_failure_before_the_first_overwrite_leads_back_to_the_source() {
         assert_eq!(ended.is_ok(), leaves, "{said}");
         assert_eq!(entry.left, vec![said; usize::from(leaves)]);
     }
+}
+
+#[test]
+fn an_entry_that_cannot_be_looked_for_leads_back_to_the_source_or_stops() {
+    for (state, goes) in [(None, true), (Some(State::Relocating), true), (None, false)] {
+        let computer = state.map_or_else(Computer::new, Computer::in_state);
+        let before = computer.bytes();
+        let mut entry = Entry::new(true, goes);
+        entry.is_seen = false;
+        assert_eq!(computer.migrate(&mut entry).is_ok(), goes);
+        assert_eq!(entry.left, ["the entry cannot be looked for"]);
+        assert!(computer.bytes() == before);
+    }
+}
+
+#[test]
+fn a_way_back_that_cannot_be_seen_after_the_last_overwrite_stops_the_stage() {
+    let computer = Computer::in_state(State::RollingBack);
+    let mut entry = Entry::new(true, false);
+    entry.is_seen = false;
+    let error = computer.migrate(&mut entry).unwrap_err();
+    assert!(
+        error.to_string().contains("cannot be looked for"),
+        "{error}"
+    );
+    assert!(computer.source_is_back());
+    // The next start of the stage does what is left.
+    assert_eq!(
+        computer.found().unwrap().superblock.state,
+        State::RolledBack
+    );
+    let mut entry = Entry::new(true, true);
+    computer.migrate(&mut entry).unwrap();
+    assert_eq!((entry.left, computer.found()), (vec![String::new()], None));
 }
 
 #[test]
