@@ -154,6 +154,43 @@ fn a_swapped_image_is_refused_and_nothing_of_it_is_read() {
     client.read(0, &mut vec![0; 4096]).unwrap();
 }
 
+/// Whether a read of some 4 KiB blocks fails as a medium error.
+fn is_bad(client: &mut Client, block: u64, count: usize) -> bool {
+    match client.read(block * 4096, &mut vec![0; count * 4096]) {
+        Ok(()) => false,
+        Err(Error::Read {
+            error: ReadError::Medium(_),
+            ..
+        }) => true,
+        Err(error) => panic!("block {block}: {error}"),
+    }
+}
+
+#[test]
+fn a_medium_is_bad_only_where_it_is_bad() {
+    let server = serve(MIB, vec![]);
+    // 256 blocks are there, 320 are promised.
+    server.target().settings.capacity_bytes = Some(MIB as u64 + 262_144);
+    server.target().settings.bad = vec![3 * 4096..4 * 4096, 4 * 4096..5 * 4096];
+    let mut client = connect(&server);
+    for (block, count, bad) in [
+        (0, 3, false),
+        (0, 4, true),
+        (3, 1, true),
+        (4, 1, true),
+        (4, 9, true),
+        (5, 251, false),
+        (255, 1, false),
+        (255, 2, true),
+        (256, 1, true),
+        (319, 1, true),
+    ] {
+        assert_eq!(is_bad(&mut client, block, count), bad, "{block}+{count}");
+    }
+    client.close();
+    assert_eq!(server.target().violations, Vec::<String>::new());
+}
+
 #[test]
 fn a_known_identity_is_checked_at_once() {
     let server = serve(MIB, vec![]);

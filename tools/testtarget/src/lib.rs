@@ -21,6 +21,7 @@ pub use fault::{Fault, LoginFault, Plan, ReadFault};
 pub use server::Server;
 pub use store::Store;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How the target behaves, apart from faults.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub designator: Option<[u8; 8]>,
     /// Size that is reported instead of the image's.
     pub capacity_bytes: Option<u64>,
+    /// Bytes of the image that cannot be read: MEDIUM ERROR, as behind the end of a file that is shorter than its unit.
+    pub bad: Vec<Range<u64>>,
     /// Bytes of a logical block.
     pub block_bytes: u32,
     /// Longest transfer in blocks that page 0xb0 tells; none: the page does not exist.
@@ -67,6 +70,7 @@ impl Default for Settings {
             lun: 1,
             designator: Some([0x60, 0, 0, 0, 0x0e, 0x12, 0x34, 0x56]),
             capacity_bytes: None,
+            bad: Vec::new(),
             block_bytes: 512,
             max_transfer_blocks: None,
             segment_bytes: 262_144,

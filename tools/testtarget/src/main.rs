@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,9 +37,12 @@ struct Args {
     /// Statuses come in PDUs of their own.
     #[arg(long)]
     separate_status: bool,
-    /// Size that is reported instead of the file's.
+    /// Size that is reported instead of the file's. What lies behind the end of the file is read as a medium error.
     #[arg(long)]
     capacity_bytes: Option<u64>,
+    /// Blocks of 4096 bytes that are read as a medium error, as FIRST[+COUNT].
+    #[arg(long, value_name = "BLOCKS", value_parser = parse_blocks)]
+    bad: Vec<Range<u64>>,
     /// A fault, as [CONNECTION:]NTH:NAME[=NUMBER[,NUMBER...]]; CONNECTION and NTH count from 0, `*` is each.
     #[arg(long)]
     fault: Vec<String>,
@@ -64,6 +68,7 @@ fn run(args: &Args) -> Result<(), String> {
     target.settings.window = args.window;
     target.settings.separate_status = args.separate_status;
     target.settings.capacity_bytes = args.capacity_bytes;
+    target.settings.bad.clone_from(&args.bad);
     for text in &args.fault {
         let plan = parse_plan(text).ok_or_else(|| format!("no such fault: {text}"))?;
         target.plans.push(plan);
@@ -79,6 +84,23 @@ fn run(args: &Args) -> Result<(), String> {
     );
     server.join();
     Ok(())
+}
+
+/// The bytes of some blocks.
+fn parse_blocks(text: &str) -> Result<Range<u64>, String> {
+    const BLOCK_BYTES: u64 = 4096;
+    let (first, count) = text.split_once('+').unwrap_or((text, "1"));
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|error| format!("{text}: {error}"))
+    };
+    let (first, count) = (number(first)?, number(count)?);
+    let bytes = |blocks: u64| {
+        blocks
+            .checked_mul(BLOCK_BYTES)
+            .ok_or_else(|| "behind any end".to_string())
+    };
+    Ok(bytes(first)?..bytes(first.saturating_add(count))?)
 }
 
 fn parse_plan(text: &str) -> Option<Plan> {
@@ -155,6 +177,15 @@ fn parse_fault(text: &str) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_read() {
+        assert_eq!(parse_blocks("7"), Ok(7 * 4096..8 * 4096));
+        assert_eq!(parse_blocks("7+3"), Ok(7 * 4096..10 * 4096));
+        for bad in ["", "+", "7+", "x", "7-9", "18446744073709551615"] {
+            assert!(parse_blocks(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn places_and_numbers_are_read() {

@@ -2,6 +2,8 @@
 
 //! READ(16), rightly and wrongly.
 
+use std::ops::Range;
+
 use imgstream_proto::iscsi::bhs::{
     flag, opcode, AnyHeader, DataSegmentLength, NopIn, NopOut, Reject, ScsiCommand, BHS_BYTES,
     NO_TAG,
@@ -52,11 +54,11 @@ impl Connection {
         };
         let fault = target.fire(self.number, nth, pick);
         match self.read_data(target, command) {
-            Some(data) => {
+            Ok(data) => {
                 let pdus = self.answer_read(command, data, fault);
                 self.send_read(pdus, fault);
             }
-            None => self.finish(command, Answer::Sense(key::ILLEGAL_REQUEST, 0x21, 0)),
+            Err(refusal) => self.finish(command, refusal),
         }
         self.last_read_tag = command.itt.get();
     }
@@ -68,8 +70,19 @@ impl Connection {
         self.send_raw(&pdus.concat());
     }
 
-    /// The bytes that are asked for. `None` if they do not lie within the unit.
-    fn read_data(&mut self, target: &mut Target, command: &ScsiCommand) -> Option<Vec<u8>> {
+    /// The bytes that are asked for, or the answer if they cannot be had.
+    fn read_data(&mut self, target: &mut Target, command: &ScsiCommand) -> Result<Vec<u8>, Answer> {
+        const OUT_OF_RANGE: Answer = Answer::Sense(key::ILLEGAL_REQUEST, 0x21, 0);
+        let range = self.range(target, command).ok_or(OUT_OF_RANGE)?;
+        if range.end > self.unit_bytes(target) {
+            return Err(OUT_OF_RANGE);
+        }
+        self.read_medium(target, &range)
+            .ok_or(Answer::Sense(key::MEDIUM, 0x11, 0))
+    }
+
+    /// The bytes of the image that a command names.
+    fn range(&self, target: &mut Target, command: &ScsiCommand) -> Option<Range<u64>> {
         let cdb = &command.cdb;
         let lba = u64::from_be_bytes(*cdb[2..].first_chunk()?);
         let blocks = u32::from_be_bytes(*cdb[10..].first_chunk()?);
@@ -83,12 +96,21 @@ impl Connection {
         let burst = u64::from(self.settings.max_burst_bytes);
         self.expect(target, bytes <= burst, "a read longer than MaxBurstLength");
         let start = lba.checked_mul(block)?;
-        let end = start.checked_add(bytes)?;
-        if end > target.store.bytes() {
+        Some(start..start.checked_add(bytes)?)
+    }
+
+    /// Reads the image; `None` where its medium is bad or ends too early.
+    fn read_medium(&self, target: &Target, range: &Range<u64>) -> Option<Vec<u8>> {
+        let bad = &self.settings.bad;
+        if bad
+            .iter()
+            .any(|bad| bad.start < range.end && range.start < bad.end)
+            || range.end > target.store.bytes()
+        {
             return None;
         }
-        let mut data = vec![0; usize::try_from(bytes).ok()?];
-        target.store.read_at(start, &mut data).ok()?;
+        let mut data = vec![0; usize::try_from(range.end - range.start).ok()?];
+        target.store.read_at(range.start, &mut data).ok()?;
         Some(data)
     }
 

@@ -100,8 +100,13 @@ impl Connection {
         }
     }
 
+    /// The size of the logical unit, as it is reported.
+    pub(crate) fn unit_bytes(&self, target: &Target) -> u64 {
+        self.settings.capacity_bytes.unwrap_or(target.store.bytes())
+    }
+
     fn capacity(&self, target: &Target) -> Vec<u8> {
-        let bytes = self.settings.capacity_bytes.unwrap_or(target.store.bytes());
+        let bytes = self.unit_bytes(target);
         let block = u64::from(self.settings.block_bytes.max(1));
         let last = (bytes / block).wrapping_sub(1);
         let mut data = last.to_be_bytes().to_vec();
