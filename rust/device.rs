@@ -9,6 +9,7 @@
 //! store) the journal. Locks are few, because the map and the claims are atomic words: `Units::list`, `Unit::phase`,
 //! `Background::plan` (mutexes, never nested), `Retry::lists` and `Stream::waiting` (spinlocks, innermost).
 
+mod asked;
 mod background;
 mod commit;
 mod head;
@@ -22,6 +23,7 @@ mod status;
 mod stream;
 mod units;
 mod view;
+mod waiter;
 
 use crate::{
     kapi::{

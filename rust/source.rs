@@ -24,6 +24,7 @@ use kernel::{
 };
 use link::Link;
 
+pub(crate) use driver::is_refusal;
 pub(crate) use fetch::{
     Fetch,
     FetchDone,

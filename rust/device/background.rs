@@ -5,6 +5,7 @@
 
 use crate::{
     device::{
+        asked::Asked,
         commit,
         inner::{
             Core,
@@ -12,10 +13,8 @@ use crate::{
             PIECE_BLOCKS, //
         },
         rescue::Rescue,
-        units::{
-            want,
-            Waiter, //
-        },
+        units::want,
+        waiter::Waiter, //
     },
     kapi::{
         noio::NoIo,
@@ -34,6 +33,7 @@ use core::sync::atomic::{
     Ordering, //
 };
 use imgstream_engine::{
+    block::Run,
     fill::{
         is_independent,
         Cursor,
@@ -118,6 +118,8 @@ pub(super) struct Plan {
     guest_ios: u64,
     /// Set when a setting changed and the pace has to follow.
     fresh: bool,
+    /// What the commit has asked for.
+    asked: Option<Arc<Asked>>,
     /// What the commit could not read here.
     rescue: Option<Arc<Rescue>>,
 }
@@ -159,6 +161,7 @@ impl Background {
             pace: rates.pace(),
             guest_ios: 0,
             fresh: true,
+            asked: None,
             rescue: None,
         };
         Arc::pin_init(
@@ -228,7 +231,7 @@ impl Background {
         }
         let busy = plan.guest_ios != ios;
         plan.guest_ios = ios;
-        let bytes = imgstream_engine::block::Run::new(0, blocks).bytes();
+        let bytes = Run::new(0, blocks).bytes();
         plan.pace
             .take(now_ms(), busy, bytes)
             .map_err(|wait| u32::try_from(wait).unwrap_or(IDLE_MS))
@@ -291,6 +294,17 @@ impl Background {
         }
     }
 
+    /// What was asked for of `range`; other ranges are forgotten.
+    pub(super) fn asked(&self, range: Run) -> Result<Arc<Asked>> {
+        let mut plan = self.plan.lock();
+        if let Some(asked) = plan.asked.as_ref().filter(|asked| asked.range() == range) {
+            return Ok(asked.clone());
+        }
+        let asked = Asked::new(range)?;
+        plan.asked = Some(asked.clone());
+        Ok(asked)
+    }
+
     /// What the commit could not read here and has asked the repository for.
     pub(super) fn rescue(&self) -> Option<Arc<Rescue>> {
         self.look(|plan| plan.rescue.clone())
@@ -303,7 +317,13 @@ impl Background {
 
     /// The commit cannot go on by itself; it stays where it is until it is told to.
     pub(super) fn stopped(&self, trouble: Trouble) {
-        self.plan.lock().commit = CommitMode::Stopped(trouble);
+        {
+            let mut plan = self.plan.lock();
+            plan.commit = CommitMode::Stopped(trouble);
+            // Who tells it to go on has everything asked for again.
+            plan.asked = None;
+            plan.rescue = None;
+        }
         let sentence = Line::of(trouble);
         let sentence = sentence.as_str();
         let hope = match self.core.may_change_state() {

@@ -2,9 +2,10 @@
 
 //! Commit: moves the image home, batch by batch, by the steps of `imgstream_engine::settle`.
 //!
-//! What a batch lacks is fetched and stored first, as any fill: nothing is excluded while the network is waited for. Then
-//! the batch is excluded and drained, copied, flushed, recorded and routed. If a slot cannot be read, the batch ends
-//! there; what `settle::remedy` allows to be fetched again is held at hand ([`Rescue`]) for the next attempt, which ends
+//! What a batch lacks is fetched and stored first, as any fill: nothing is excluded while the network is waited for. A dead
+//! network is waited for, what the repository refuses is asked for in smaller pieces ([`Asked`](super::asked::Asked)), and
+//! a block that it refuses alone stops the commit. Then the batch is excluded and drained, copied, flushed, recorded and
+//! routed. If a slot cannot be read, the batch ends there; what `settle::remedy` allows to be fetched again is held at hand ([`Rescue`]) for the next attempt, which ends
 //! behind it. What nothing helps against stops the commit, and is said; it is tried again when somebody says so, or at
 //! the next attach.
 
@@ -18,12 +19,9 @@ use crate::{
         },
         merge,
         rescue::{
+            Answer,
             Rescue,
             Rescued, //
-        },
-        units::{
-            want,
-            Waiter, //
         },
     },
     kapi::{
@@ -31,11 +29,13 @@ use crate::{
         page::PageBuf,
         time::Pacer, //
     },
-    source::Priority,
 };
 use core::sync::atomic::Ordering;
 use imgstream_engine::{
-    block::Run,
+    block::{
+        BlockState,
+        Run, //
+    },
     fill::next_absent,
     settle::{
         batch,
@@ -48,6 +48,7 @@ use imgstream_engine::{
         Step,
         Trouble, //
     },
+    sweep::Next,
 };
 use imgstream_proto::disk::{
     State,
@@ -67,10 +68,6 @@ const FETCH_MS: u32 = 5;
 const ERROR_MS: u32 = 2000;
 /// Fetches for a batch at a time.
 const WINDOW: usize = 8;
-/// Blocks that are fetched again at a time: few, for they are held while a piece is moved, and the reserve of pages has
-/// room for both.
-const RESCUE_BLOCKS: u64 = 16;
-
 /// What is tried again is said once a minute at most.
 static RETRIES: Pacer = Pacer::new(60_000);
 
@@ -78,10 +75,19 @@ static RETRIES: Pacer = Pacer::new(60_000);
 enum Halt {
     /// For want of memory: soon there may be some.
     Later(Error),
-    /// These blocks cannot be read here and have to be fetched again.
-    Fetch(Run),
+    /// A slot cannot be read.
+    Unreadable(Slot),
     /// Trying again would be of no use.
     Stop(Trouble),
+}
+
+/// A slot.
+struct Slot {
+    block: u64,
+    disk_bytes: u64,
+    state: BlockState,
+    /// Where the piece ends that it belongs to: up to there blocks have one state.
+    end: u64,
 }
 
 impl<E: Into<Error>> From<E> for Halt {
@@ -98,18 +104,36 @@ pub(super) fn step(background: &Background) -> u32 {
             say_again(|more| pr_err!("commit: {error:?}; trying again ({more} more before)\n"));
             ERROR_MS
         }
-        Err(Halt::Fetch(run)) => {
+        Err(Halt::Unreadable(slot)) => rescue(background, &slot),
+        Err(Halt::Stop(trouble)) => {
+            background.stopped(trouble);
+            0
+        }
+    }
+}
+
+/// Has what cannot be read here fetched again, if that is of use.
+fn rescue(background: &Background, slot: &Slot) -> u32 {
+    let core = &background.core;
+    let refused = background.rescue().and_then(|last| match last.look() {
+        Answer::Refused(run) => Some(run),
+        _ => None,
+    });
+    let (block, at) = (slot.block, slot.disk_bytes);
+    let independent = core.independent.load(Ordering::SeqCst);
+    match remedy(core.trust, independent, slot.state, block, at, refused) {
+        Remedy::Fetch(blocks) => {
             say_again(|more| {
                 pr_warn!(
-                    "commit: block {} cannot be read here and is fetched again ({more} more before)\n",
-                    run.start
+                    "commit: block {block} cannot be read here and is fetched again ({more} more before)\n"
                 );
             });
+            let run = Run::from_to(block, slot.end.min(block.saturating_add(blocks)));
             // A fetch that cannot even begin is begun again after the next attempt.
-            background.set_rescue(Rescue::fetch(&background.core, run).ok());
+            background.set_rescue(Rescue::fetch(core, run).ok());
             FETCH_MS
         }
-        Err(Halt::Stop(trouble)) => {
+        Remedy::Stop(trouble) => {
             background.stopped(trouble);
             0
         }
@@ -124,22 +148,23 @@ fn say_again(say: impl FnOnce(u64)) {
 
 fn try_step(background: &Background) -> Result<u32, Halt> {
     let core = &background.core;
-    let rescue = background.rescue();
-    if rescue.as_ref().is_some_and(|rescue| rescue.is_waiting()) {
-        return Ok(FETCH_MS);
-    }
-    let rescued = rescue.and_then(|rescue| rescue.rescued());
+    let rescued = match background.rescue().map(|rescue| rescue.look()) {
+        Some(Answer::Waiting) => return Ok(FETCH_MS),
+        Some(Answer::Later) => {
+            background.set_rescue(None);
+            return Ok(ERROR_MS);
+        }
+        Some(Answer::Here(rescued)) => Some(rescued),
+        Some(Answer::Refused(_)) | None => None,
+    };
     let Some(run) = next_batch(core, rescued.as_ref()) else {
         return finish(background);
     };
     if !core.may_change_state() {
         return Err(Halt::Stop(Trouble::Unrecorded));
     }
-    if core.fetch_failed_lately() {
-        return Ok(ERROR_MS);
-    }
-    if !bring(core, run)? {
-        return Ok(FETCH_MS);
+    if let Some(wait) = bring(background, run)? {
+        return Ok(wait);
     }
     if let Err(wait) = background.take(run.blocks) {
         return Ok(wait);
@@ -159,22 +184,19 @@ fn next_batch(core: &Core, rescued: Option<&Rescued>) -> Option<Run> {
     batch(counter, counter, offset, core.tables.blocks(), max)
 }
 
-/// Fetches what is absent in `run`; whether nothing is.
-fn bring(core: &Arc<Core>, run: Run) -> Result<bool> {
-    let locator = core.tables.locator();
-    let mut at = run.start;
-    let mut complete = true;
-    while let Some(absent) = next_absent(&locator, at, run.end(), PIECE_BLOCKS) {
-        complete = false;
-        at = absent.end();
-        if core.units.len() >= WINDOW {
-            break;
-        }
-        if !core.units.overlaps(absent) {
-            want(core, absent, Waiter::Nobody, Priority::Background, true)?;
-        }
+/// Fetches what is absent in `run`; when to look again, unless nothing is.
+fn bring(background: &Background, run: Run) -> Result<Option<u32>, Halt> {
+    let core = &background.core;
+    if next_absent(&core.tables.locator(), run.start, run.end(), 1).is_none() {
+        // Also if something is still being fetched that the guest has written meanwhile.
+        return Ok(None);
     }
-    Ok(complete)
+    match background.asked(run)?.go_on(core, WINDOW)? {
+        Next::Done => Ok(None),
+        Next::Ask(_) | Next::Wait => Ok(Some(FETCH_MS)),
+        Next::Pause(_) => Ok(Some(ERROR_MS)),
+        Next::Stuck(block) => Err(Halt::Stop(Trouble::Missing { block })),
+    }
 }
 
 /// Moves a batch home. If it fails before the counter is recorded, nothing has moved.
@@ -277,15 +299,12 @@ fn move_piece(
             let from = disk_bytes.checked_add(skip).ok_or(EINVAL)?;
             transfer(member, Op::Read, from, piece, buf, 0).map_err(|block| {
                 let inside = Run::from_to(piece.start, block).bytes();
-                let at = from.saturating_add(inside);
-                let independent = member.independent.load(Ordering::SeqCst);
-                match remedy(member.trust, independent, state, block, at) {
-                    Remedy::Fetch => {
-                        let end = piece.end().min(block.saturating_add(RESCUE_BLOCKS));
-                        Halt::Fetch(Run::from_to(block, end))
-                    }
-                    Remedy::Stop(trouble) => Halt::Stop(trouble),
-                }
+                Halt::Unreadable(Slot {
+                    block,
+                    disk_bytes: from.saturating_add(inside),
+                    state,
+                    end: piece.end(),
+                })
             })?;
             put_home(member, piece, buf, 0)
         }

@@ -10,10 +10,8 @@ use crate::{
             Core,
             Member, //
         },
-        units::{
-            want,
-            Waiter, //
-        },
+        units::want,
+        waiter::Waiter, //
     },
     kapi::{
         bio::Op,

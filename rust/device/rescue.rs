@@ -6,10 +6,8 @@
 use crate::{
     device::{
         inner::Core,
-        units::{
-            want,
-            Waiter, //
-        },
+        units::want,
+        waiter::Waiter, //
     },
     kapi::page::PageBuf,
     source::Priority,
@@ -35,10 +33,17 @@ pub(super) struct Rescued {
     pub(super) offset: usize,
 }
 
-enum Answer {
+/// What became of a fetch for the commit.
+#[derive(Clone)]
+pub(super) enum Answer {
+    /// Nothing yet.
     Waiting,
+    /// The blocks are here.
     Here(Rescued),
-    Failed,
+    /// The repository refused these, which may be more than were asked for.
+    Refused(Run),
+    /// It failed for a reason that will pass.
+    Later,
 }
 
 /// A fetch for the commit.
@@ -65,21 +70,13 @@ impl Rescue {
         Ok(this)
     }
 
-    /// What the fetch brought; called once.
-    pub(super) fn answer(&self, rescued: Result<Rescued>) {
-        *self.answer.lock() = rescued.map_or(Answer::Failed, Answer::Here);
+    /// What became of it; called once.
+    pub(super) fn answer(&self, answer: Answer) {
+        *self.answer.lock() = answer;
     }
 
-    /// Whether the answer is yet to come.
-    pub(super) fn is_waiting(&self) -> bool {
-        matches!(*self.answer.lock(), Answer::Waiting)
-    }
-
-    /// A view of the answer, if it was good.
-    pub(super) fn rescued(&self) -> Option<Rescued> {
-        match &*self.answer.lock() {
-            Answer::Here(rescued) => Some(rescued.clone()),
-            Answer::Waiting | Answer::Failed => None,
-        }
+    /// What is known now.
+    pub(super) fn look(&self) -> Answer {
+        self.answer.lock().clone()
     }
 }

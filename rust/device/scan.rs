@@ -14,10 +14,8 @@ use crate::{
             Queues, //
         },
         merge,
-        units::{
-            want,
-            Waiter, //
-        },
+        units::want,
+        waiter::Waiter, //
     },
     kapi::{
         bio::Op,

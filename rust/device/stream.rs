@@ -14,10 +14,8 @@ use crate::{
             PIECE_BLOCKS, //
         },
         merge,
-        units::{
-            want,
-            Waiter, //
-        },
+        units::want,
+        waiter::Waiter, //
     },
     kapi::{
         bio::Op,

@@ -3,10 +3,11 @@
 //! Fetches under way: one for a block, however many readers wait for it.
 //!
 //! A [`Unit`] goes through: asked for -> arrived: readers are answered -> stored, block by block as far as nobody else
-//! has claimed them -> writers of parts of blocks are answered -> gone. Its pages are the ones that were received into and are stored from; readers get copies
-//! (rule 6). Nothing is claimed and no lock is held while the network is waited for (rule 4).
+//! has claimed them -> writers of parts of blocks and the background are answered -> gone. Its pages are the ones that
+//! were received into and are stored from; readers get copies (rule 6). Nothing is claimed and no lock is held while the
+//! network is waited for (rule 4).
 //!
-//! Locks: `Units::list`, then nothing; `Unit::waiters`, then nothing. Process context only.
+//! Locks: `Units::list`, then nothing; `Unit::phase`, then nothing. Process context only.
 
 use crate::{
     device::{
@@ -18,19 +19,11 @@ use crate::{
             LocalIo,
             Purpose, //
         },
-        merge,
-        rescue::{
-            Rescue,
-            Rescued, //
-        },
+        waiter::Waiter, //
     },
     kapi::{
         bio::Op,
-        blk::{
-            mq::Request,
-            BlkStatus,
-            SECTOR_BYTES, //
-        },
+        blk::SECTOR_BYTES,
         noio::NoIo,
         page::{
             PageBuf,
@@ -74,21 +67,14 @@ use kernel::{
     }, //
 };
 
-/// Who waits for blocks.
-pub(super) enum Waiter {
-    /// A read: wants a copy.
-    Read(Request),
-    /// A write of a part of one block: wants it merged.
-    Merge(Request),
-    /// The fill or the commit: wants it stored, no more.
-    Nobody,
-    /// The commit: wants it at hand.
-    Commit(Arc<Rescue>),
-}
+type Waiters = KVec<(Waiter, Run)>;
 
 enum Phase {
-    Waiting(KVec<(Waiter, Run)>),
-    Here,
+    /// Who waits until it arrives, and who until it is stored.
+    Waiting(Waiters, Waiters),
+    /// Arrived and being stored; who waits for that. The work item answers them, not he who receives.
+    Here(Waiters),
+    Stored,
     Failed(Error),
 }
 
@@ -103,9 +89,6 @@ pub(super) struct Unit {
     buf: PageBuf,
     #[pin]
     phase: Mutex<Phase>,
-    /// Writes that wait to be merged: done by the work item, not where bytes are received.
-    #[pin]
-    merges: Mutex<KVec<(Waiter, Run)>>,
     /// Stores under way, and one while they are being started.
     storing: AtomicU32,
     #[pin]
@@ -222,8 +205,7 @@ impl Unit {
                 urgent: AtomicBool::new(priority == Priority::Demand),
                 store,
                 buf,
-                phase <- new_mutex!(Phase::Waiting(waiters), "imgstream:unit"),
-                merges <- new_mutex!(KVec::new(), "imgstream:unit_merges"),
+                phase <- new_mutex!(Phase::Waiting(waiters, KVec::new()), "imgstream:unit"),
                 storing: AtomicU32::new(1),
                 work <- new_work!("imgstream:unit"),
                 core: core.clone(),
@@ -267,11 +249,15 @@ impl Unit {
         let part = run.intersection(&self.run);
         let mut phase = self.phase.lock();
         let result = match &mut *phase {
-            Phase::Waiting(waiters) => {
+            Phase::Waiting(_, waiters) | Phase::Here(waiters) if waiter.is_patient() => {
                 waiters.push((waiter, part), GFP_KERNEL)?;
                 return Ok(part.blocks);
             }
-            Phase::Here => Ok(()),
+            Phase::Waiting(waiters, _) => {
+                waiters.push((waiter, part), GFP_KERNEL)?;
+                return Ok(part.blocks);
+            }
+            Phase::Here(_) | Phase::Stored => Ok(()),
             Phase::Failed(error) => Err(*error),
         };
         drop(phase);
@@ -280,22 +266,8 @@ impl Unit {
     }
 
     fn answer(&self, waiter: &Waiter, part: Run, result: Result) {
-        let offset = Run::from_to(self.run.start, part.start).bytes() as usize;
-        match (waiter, result) {
-            (Waiter::Read(request), Ok(())) => merge::copy_in(request, part, &self.buf, offset),
-            (Waiter::Merge(request), Ok(())) => {
-                merge::write_block(&self.core, request, part.start, Some((&self.buf, offset)));
-            }
-            (Waiter::Read(request) | Waiter::Merge(request), Err(error)) => {
-                request.fail(BlkStatus::from(error));
-            }
-            (Waiter::Commit(rescue), result) => rescue.answer(result.map(|()| Rescued {
-                run: part,
-                buf: self.buf.clone(),
-                offset,
-            })),
-            (Waiter::Nobody, _) => {}
-        }
+        let answer = result.map(|()| &self.buf);
+        waiter.answer(&self.core, part, self.run, answer);
     }
 
     /// Stores what is still absent and nobody has claimed; the rest is dropped.
@@ -357,6 +329,33 @@ impl Unit {
         Ok(())
     }
 
+    /// It has arrived, or never will: who is told so now.
+    fn arrive(&self, result: Result) -> (Waiters, Waiters) {
+        let mut phase = self.phase.lock();
+        let next = match result {
+            Ok(()) => Phase::Here(KVec::new()),
+            Err(error) => Phase::Failed(error),
+        };
+        let Phase::Waiting(early, mut late) = core::mem::replace(&mut *phase, next) else {
+            return (KVec::new(), KVec::new());
+        };
+        if let Phase::Here(waiters) = &mut *phase {
+            *waiters = core::mem::take(&mut late);
+        }
+        (early, late)
+    }
+
+    /// It is stored as far as it can be: who is told so now.
+    fn stored(&self) -> Waiters {
+        let mut phase = self.phase.lock();
+        let Phase::Here(waiters) = &mut *phase else {
+            return KVec::new();
+        };
+        let waiters = core::mem::take(waiters);
+        *phase = Phase::Stored;
+        waiters
+    }
+
     /// A store has completed, or starting them is through. Any context.
     pub(super) fn part_stored(self: Arc<Self>) {
         if self.storing.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -368,20 +367,9 @@ impl Unit {
 
 impl FetchDone for Unit {
     fn fetched(self: Arc<Self>, _buf: PageBuf, result: Result) {
-        let next = match result {
-            Ok(()) => Phase::Here,
-            Err(error) => Phase::Failed(error),
-        };
-        let last = core::mem::replace(&mut *self.phase.lock(), next);
-        if let Phase::Waiting(waiters) = last {
-            for (waiter, part) in waiters {
-                if matches!(waiter, Waiter::Merge(_)) && result.is_ok() {
-                    // Without memory for that the request ends here, with an error: it was not written.
-                    let _ = self.merges.lock().push((waiter, part), GFP_KERNEL);
-                } else {
-                    self.answer(&waiter, part, result);
-                }
-            }
+        let (early, late) = self.arrive(result);
+        for (waiter, part) in Iterator::chain(early.into_iter(), late) {
+            self.answer(&waiter, part, result);
         }
         if result.is_err() {
             self.core
@@ -401,12 +389,10 @@ impl WorkItem for Unit {
 
     fn run(this: Arc<Self>) {
         let _noio = NoIo::enter();
-        // Stored by now as far as that went, so most of them are plain writes to a present block.
-        let merges = core::mem::take(&mut *this.merges.lock());
-        for (waiter, part) in &merges {
+        // Stored by now as far as that went, so most writes are plain writes to a present block.
+        for (waiter, part) in &this.stored() {
             this.answer(waiter, *part, Ok(()));
         }
-        drop(merges);
         this.core.units.remove(&this);
     }
 }

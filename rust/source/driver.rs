@@ -454,6 +454,14 @@ fn is_local(error: Error) -> bool {
     )
 }
 
+/// Whether a fetch ended so because the target refused the read. Every other error passes: it is this computer's.
+pub(crate) fn is_refusal(error: Error) -> bool {
+    matches!(
+        Errno::from_error(error),
+        Some(Errno::NoData | Errno::RemoteIo)
+    )
+}
+
 /// What a reader gets. The block layer makes ENODATA a medium error, EREMOTEIO a target error.
 fn errno_of(error: ReadError) -> Error {
     match error {

@@ -26,6 +26,7 @@ pub mod session;
 pub mod settle;
 pub mod stage;
 pub mod state;
+pub mod sweep;
 pub mod trust;
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 //! Settle: moves blocks to their final places. Commit is settle of the whole image, ascending.
 //!
-//! What is absent is fetched before a batch begins, so that nothing is excluded while the network is waited for. Blocks
-//! never become absent, so nothing else can be missing once the batch is excluded.
+//! What is absent is fetched before a batch begins ([`crate::sweep`]), so that nothing is excluded while the network is
+//! waited for. Blocks never become absent, so nothing else can be missing once the batch is excluded.
 //!
 //! A batch `[c, c + n)` goes through these steps; each is there for a reason:
 //!
@@ -30,6 +30,7 @@ use core::fmt;
 
 use crate::block::{BlockState, Run};
 use crate::locate::{Locator, Place};
+use crate::sweep::narrower;
 use crate::trust::Trust;
 
 /// Rule 8 in one place: where the bytes for the home location of a block come from.
@@ -100,12 +101,17 @@ pub fn parts<'a>(locator: &'a Locator<'a>, run: Run) -> impl Iterator<Item = Par
 /// Why a commit cannot go on by itself. Nothing is lost by it: blocks from the copy counter on are where they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// A slot cannot be read, and there is no other copy of what it holds.
+    /// A slot cannot be read, and no other copy of what it holds can.
     Unreadable {
         /// The block.
         block: u64,
         /// Its slot.
         disk_bytes: u64,
+    },
+    /// A block is not here, and the image's source refuses to read it.
+    Missing {
+        /// The block.
+        block: u64,
     },
     /// A home location cannot be written.
     Unwritable {
@@ -125,6 +131,11 @@ impl fmt::Display for Trouble {
                 f,
                 "block {block} cannot be read where it is, at byte {disk_bytes} of the disk"
             ),
+            Self::Missing { block } => write!(
+                f,
+                "block {block} is not here, and the repository cannot read it: byte {} of the image has to be repaired there",
+                Run::new(*block, 1).start_bytes()
+            ),
             Self::Unwritable { block } => write!(
                 f,
                 "block {block} cannot be written to its place, byte {} of the disk",
@@ -139,25 +150,33 @@ impl fmt::Display for Trouble {
 /// What to do about a slot that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// Fetch the blocks from the image, then begin the batch again with them at hand.
-    Fetch,
+    /// Fetch so many blocks from it on from the image, then begin the batch again with them at hand.
+    Fetch(u64),
     /// Stop: only a person can help.
     Stop(Trouble),
 }
 
+/// Blocks that are fetched again at a time: few, for they are held while a piece is moved.
+const RESCUE_BLOCKS: u64 = 16;
+
 /// What to do about a slot that cannot be read: the rules for readers, [`Trust::may_fetch`], hold for a commit, too.
-/// `independent`: the image is never asked again.
+/// `independent`: the image is never asked again. `refused`: what its source refused when it was asked last.
 pub fn remedy(
     trust: Trust,
     independent: bool,
     state: BlockState,
     block: u64,
     disk_bytes: u64,
+    refused: Option<Run>,
 ) -> Remedy {
-    if trust.may_fetch(state) && !independent {
-        return Remedy::Fetch;
+    let blocks = match refused.filter(|run| run.contains(block)) {
+        Some(run) => narrower(run.blocks),
+        None => Some(RESCUE_BLOCKS),
+    };
+    match blocks {
+        Some(blocks) if trust.may_fetch(state) && !independent => Remedy::Fetch(blocks),
+        _ => Remedy::Stop(Trouble::Unreadable { block, disk_bytes }),
     }
-    Remedy::Stop(Trouble::Unreadable { block, disk_bytes })
 }
 
 /// What to do next.

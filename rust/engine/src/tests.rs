@@ -7,6 +7,7 @@ mod blocks;
 mod journal;
 mod pacing;
 mod planning;
+mod sweeping;
 
 use std::vec::Vec;
 

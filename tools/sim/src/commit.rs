@@ -74,7 +74,11 @@ fn may_rescue(world: &World, block: u64, state: BlockState) -> bool {
         BlockState::Clean => world.without(Broken::CleanBelieved),
         _ => world.without(Broken::DirtyRefetched),
     };
-    wrongly || remedy(world.trust.get(), false, state, block, 0) == Remedy::Fetch
+    wrongly
+        || matches!(
+            remedy(world.trust.get(), false, state, block, 0, None),
+            Remedy::Fetch(_)
+        )
 }
 
 fn next_batch(world: &World) -> Option<Run> {

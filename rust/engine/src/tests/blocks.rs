@@ -244,18 +244,32 @@ fn settle_takes_each_block_from_where_it_is() {
 
 #[test]
 fn only_what_equals_the_image_is_fetched_again() {
-    let remedy = |trust, independent, state| remedy(trust, independent, state, 7, 4096);
+    let remedy = |trust, independent, state| remedy(trust, independent, state, 7, 4096, None);
     let stop = Remedy::Stop(Trouble::Unreadable {
         block: 7,
         disk_bytes: 4096,
     });
     assert_eq!(
         remedy(Trust::Proven, false, BlockState::Clean),
-        Remedy::Fetch
+        Remedy::Fetch(16)
     );
     assert_eq!(remedy(Trust::Proven, true, BlockState::Clean), stop);
     assert_eq!(remedy(Trust::Suspect, false, BlockState::Clean), stop);
     assert_eq!(remedy(Trust::Proven, false, BlockState::Dirty), stop);
+}
+
+#[test]
+fn a_slot_that_the_repository_cannot_replace_stops_the_commit() {
+    let remedy = |refused| remedy(Trust::Proven, false, BlockState::Clean, 7, 4096, refused);
+    assert_eq!(remedy(Some(Run::new(7, 16))), Remedy::Fetch(1));
+    // A reader asked for more than that.
+    assert_eq!(remedy(Some(Run::new(0, 256))), Remedy::Fetch(16));
+    assert_eq!(remedy(Some(Run::new(6, 1))), Remedy::Fetch(16));
+    let stop = Remedy::Stop(Trouble::Unreadable {
+        block: 7,
+        disk_bytes: 4096,
+    });
+    assert_eq!(remedy(Some(Run::new(7, 1))), stop);
 }
 
 #[test]

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Sweep: has all that is absent in a range fetched, round what cannot be had.
+//!
+//! It goes over the range in passes. The first one asks for large pieces. A piece fails as a whole although perhaps only
+//! one of its blocks is bad; so a pass that leaves pieces behind is followed by one that asks for smaller ones
+//! ([`narrower`]), down to single blocks. A block that fails alone is bad. Nothing is kept of single blocks but one for
+//! a message: what is left is absent, and the map has that.
+//!
+//! Only what the image's source *refuses* counts. What fails for a reason that will pass is asked for again after a
+//! pause, and a source that does not answer is waited for.
+
+use crate::block::Run;
+use crate::fill::next_absent;
+use crate::locate::Locator;
+
+/// How long to wait after something failed that will pass, in milliseconds.
+pub const PAUSE_MS: u64 = 5000;
+
+/// How many blocks to ask for at a time where so many were refused; `None` for one that was refused alone.
+pub const fn narrower(blocks: u64) -> Option<u64> {
+    match blocks {
+        0 | 1 => None,
+        2..=16 => Some(1),
+        _ => Some(16),
+    }
+}
+
+/// What became of a piece that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It came. What of it is absent yet is asked for again.
+    Came,
+    /// It did not, for a reason that will pass.
+    Later,
+    /// The image's source refused these blocks, which may be more than were asked for.
+    Refused(Run),
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Ask for these blocks, see [`Sweep::ask`].
+    Ask(Run),
+    /// Wait for an answer.
+    Wait,
+    /// Wait for so many milliseconds.
+    Pause(u64),
+    /// All that can be had is here. This block, the first of those that are not, was refused alone. The next call begins
+    /// anew.
+    Stuck(u64),
+    /// Nothing is absent.
+    Done,
+}
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    range: Run,
+    max: u64,
+    /// Blocks to ask for at a time in this pass.
+    piece: u64,
+    at: u64,
+    /// Pieces that were asked for and not answered.
+    waiting: u32,
+    /// Whether several blocks at once were refused in this pass.
+    wide: bool,
+    /// The first block that was refused alone in this pass.
+    bad: Option<u64>,
+    resume_ms: u64,
+}
+
+impl Sweep {
+    /// A sweep over `range`, which begins with pieces of at most `max` blocks.
+    pub const fn new(range: Run, max: u64) -> Self {
+        Self {
+            range,
+            max,
+            piece: max,
+            at: range.start,
+            waiting: 0,
+            wide: false,
+            bad: None,
+            resume_ms: 0,
+        }
+    }
+
+    /// What it goes over.
+    pub const fn range(&self) -> Run {
+        self.range
+    }
+
+    /// What to do now. `now_ms` is any clock that goes forward.
+    pub fn next(&mut self, locator: &Locator<'_>, now_ms: u64) -> Next {
+        if now_ms < self.resume_ms {
+            return Next::Pause(self.resume_ms.saturating_sub(now_ms));
+        }
+        if let Some(run) = self.absent(locator) {
+            return Next::Ask(run);
+        }
+        if self.waiting != 0 {
+            // Their answers say how the pass went.
+            return Next::Wait;
+        }
+        let stuck = self.end_pass();
+        match (self.absent(locator), stuck) {
+            (None, _) => Next::Done,
+            (Some(_), Some(block)) => Next::Stuck(block),
+            (Some(run), None) => Next::Ask(run),
+        }
+    }
+
+    fn absent(&self, locator: &Locator<'_>) -> Option<Run> {
+        next_absent(locator, self.at, self.range.end(), self.piece)
+    }
+
+    /// Back to the start, with the size of pieces that the answers call for. If only single blocks were refused: the
+    /// first of them.
+    fn end_pass(&mut self) -> Option<u64> {
+        self.at = self.range.start;
+        let bad = self.bad.take();
+        if core::mem::take(&mut self.wide) {
+            self.piece = narrower(self.piece).unwrap_or(1);
+            return None;
+        }
+        if bad.is_some() {
+            self.piece = self.max;
+        }
+        bad
+    }
+
+    /// This run is being asked for: exactly one [`Sweep::answer`] has to follow.
+    pub fn ask(&mut self, run: Run) {
+        self.at = run.end();
+        self.waiting = self.waiting.saturating_add(1);
+    }
+
+    /// Of the run that was just asked for the answer will be about its first `blocks` only.
+    pub fn cut(&mut self, run: Run, blocks: u64) {
+        self.at = run.start.saturating_add(blocks).min(run.end());
+    }
+
+    /// What became of something that was asked for.
+    pub fn answer(&mut self, answer: Answer, now_ms: u64) {
+        self.waiting = self.waiting.saturating_sub(1);
+        match answer {
+            Answer::Came => {}
+            Answer::Later => self.resume_ms = now_ms.saturating_add(PAUSE_MS),
+            Answer::Refused(run) if run.blocks > 1 => self.wide = true,
+            Answer::Refused(run) => {
+                self.bad = Some(self.bad.map_or(run.start, |first| first.min(run.start)));
+            }
+        }
+    }
+}
