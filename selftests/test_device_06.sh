@@ -13,35 +13,24 @@
 
 status=/sys/block/imgstream0/imgstream
 guestdisk=imgstream-guestdisk
-below=$(disk disk)
-sectors=$((192 << 11))
 value() {
 	cat "$status/$1"
 }
 idle() {
 	[ "$(value inflight)" = 0 ]
 }
-# break_slots U_BYTES BLOCK BLOCKS: these slots fail from now on.
-break_slots() {
-	bad=$(($1 / 512 + $2 * 8))
-	behind=$((bad + $3 * 8))
-	dmsetup --noudevsync suspend --noflush weak
-	printf '0 %d linear %s 0\n%d %d error\n%d %d linear %s %d\n' "$bad" "$below" "$bad" $(($3 * 8)) \
-		"$behind" $((sectors - behind)) "$below" "$behind" | dmsetup --noudevsync reload weak
-	dmsetup --noudevsync resume weak
-}
 
 plan 11
-check "a disk that can be weakened" dmsetup --noudevsync create weak --table "0 $sectors linear $below 0"
-layout=$($guestdisk disk /dev/dm-0 --portal "$PORTAL" --target "$(target_name image)")
+check "a disk that can be weakened" weak_disk disk
+layout=$($guestdisk disk "$weak" --portal "$PORTAL" --target "$(target_name image)")
 useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
-check "the module attaches it" load disk=/dev/dm-0
+check "the module attaches it" load disk="$weak"
 imgstreamctl fill off
 # The fill may have had its first blocks by then: they are far from those that matter here.
 eventually idle
 absent=$(value blocks_absent)
 check "blocks are fetched" $guestdisk verify /dev/imgstream0 image --start 5000 --blocks 100
-break_slots "$useful" 5050 100
+weaken $((useful + 5050 * 4096)) $((100 * 4096))
 check "clean blocks that cannot be read come from the repository" \
 	$guestdisk verify /dev/imgstream0 image --start 5000 --blocks 100
 check "blocks that cannot be stored are answered" $guestdisk verify /dev/imgstream0 image --start 5100 --blocks 50
@@ -51,5 +40,5 @@ refuse "a guest's write there says that it failed" $guestdisk stamp /dev/imgstre
 check "the blocks around are written" $guestdisk stamp /dev/imgstream0 mine --start 5150 --blocks 50
 check "and read" $guestdisk verify /dev/imgstream0 mine --start 5150 --blocks 50
 check "the module goes" unload
-dmsetup --noudevsync remove weak
+weak_disk_away
 finish

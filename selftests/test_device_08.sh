@@ -13,27 +13,8 @@
 
 status=/sys/block/imgstream0/imgstream
 guestdisk=imgstream-guestdisk
-below=$(disk disk)
-sectors=$((192 << 11))
 value() {
 	cat "$status/$1"
-}
-# map [FIRST_BYTE BYTES]...: these places fail from now on, in this order; all others work.
-map() {
-	at=0
-	{
-		while [ $# -gt 0 ]; do
-			first=$(($1 / 512)) count=$(($2 / 512))
-			echo "$at $((first - at)) linear $below $at"
-			echo "$first $count error"
-			at=$((first + count))
-			shift 2
-		done
-		echo "$at $((sectors - at)) linear $below $at"
-	} >/tmp/table
-	dmsetup --noudevsync suspend --noflush weak &&
-		dmsetup --noudevsync reload weak /tmp/table &&
-		dmsetup --noudevsync resume weak
 }
 stopped() {
 	case $(value commit) in stopped:*) true ;; *) false ;; esac
@@ -56,22 +37,22 @@ heard() {
 }
 
 plan 25
-check "a disk that can be weakened" dmsetup --noudevsync create weak --table "0 $sectors linear $below 0"
-layout=$($guestdisk disk /dev/dm-0 --portal "$PORTAL" --target "$(target_name image)")
+check "a disk that can be weakened" weak_disk disk
+layout=$($guestdisk disk "$weak" --portal "$PORTAL" --target "$(target_name image)")
 useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
 slot() {
 	echo $((useful + $1 * 4096))
 }
 busybox uevent env >/tmp/events 2>/dev/null &
 events=$!
-check "the module attaches it" load disk=/dev/dm-0
+check "the module attaches it" load disk="$weak"
 imgstreamctl fill off
 check "blocks are fetched" $guestdisk verify /dev/imgstream0 image --start 1000 --blocks 400
 check "and written" $guestdisk stamp /dev/imgstream0 mine --start 3000 --blocks 50
 eventually heard streaming
 
 before=$(complaints)
-map "$(slot 1020)" $((40 * 4096)) "$(slot 1200)" 4096 "$(slot 3010)" 4096
+weaken "$(slot 1020)" $((40 * 4096)) "$(slot 1200)" 4096 "$(slot 3010)" 4096
 imgstreamctl commit --yes --now
 eventually stopped
 check "bad clean blocks do not stop a commit" [ "$(value copied)" -gt $((1200 * 4096)) ]
@@ -91,7 +72,7 @@ check "and written" $guestdisk stamp /dev/imgstream0 mine --start 3050 --blocks 
 refuse "it cannot be paused" imgstreamctl pause
 check "who waits is told" says "block 3010 cannot be read" imgstreamctl commit --yes --wait
 
-map $((6000 * 4096)) 4096
+weaken $((6000 * 4096)) 4096
 check "with that block good again it goes on" imgstreamctl resume
 stopped_at_6000() {
 	stopped && [ "$(value copied)" -gt $((3100 * 4096)) ]
@@ -99,7 +80,7 @@ stopped_at_6000() {
 eventually stopped_at_6000
 equal "to a place that cannot be written" \
 	"stopped: block 6000 cannot be written to its place, byte $((6000 * 4096)) of the disk" "$(value commit)"
-map
+weaken
 check "and on" imgstreamctl resume
 eventually committed
 eventually heard committed
@@ -109,8 +90,8 @@ kill $events
 check "the device goes" imgstreamctl detach
 check "the module goes" unload
 check "everything is home" sh -c "
-	$guestdisk verify $below image --blocks 3000 &&
-	$guestdisk verify $below mine --start 3000 --blocks 100"
-check "to the last block" $guestdisk verify "$below" image --start 3100 --blocks 5092
-check "the disk is given back" dmsetup --noudevsync remove weak
+	$guestdisk verify $weak image --blocks 3000 &&
+	$guestdisk verify $weak mine --start 3000 --blocks 100"
+check "to the last block" $guestdisk verify "$weak" image --start 3100 --blocks 5092
+check "the disk is given back" weak_disk_away
 finish

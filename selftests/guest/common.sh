@@ -103,6 +103,51 @@ disk() {
 	return 1
 }
 
+# weak_disk NAME: $weak is that disk, below a mapping that can be made to fail. Needs dm_mod and dmsetup.
+weak=/dev/dm-0
+weak_disk() {
+	weak_below=$(disk "$1")
+	# For `weaken`: this may run in a subshell.
+	echo "$weak_below" >/tmp/weak_below
+	dmsetup --noudevsync create weak --table "0 $(blockdev --getsz "$weak_below") linear $weak_below 0"
+}
+
+# weaken [FIRST_BYTE BYTES]...: these places, ascending, fail from now on; all others work.
+weaken() {
+	weaken_as error "$@"
+}
+
+# no_flush BYTE: from now on everything works but flushes, which go to all parts of the disk, and writes to the block
+# there. Needs dm_flakey.
+no_flush() {
+	weaken_as "flakey $(cat /tmp/weak_below) $(($1 / 512)) 0 1 1 error_writes" "$1" 4096
+}
+
+# weaken_as TARGET [FIRST_BYTE BYTES]...: in these places a target of the device mapper takes the disk's place.
+weaken_as() {
+	weak_target=$1 weak_at=0 weak_below=$(cat /tmp/weak_below)
+	weak_sectors=$(blockdev --getsz "$weak_below")
+	shift
+	{
+		while [ $# -gt 0 ]; do
+			weak_first=$(($1 / 512)) weak_count=$(($2 / 512))
+			echo "$weak_at $((weak_first - weak_at)) linear $weak_below $weak_at"
+			echo "$weak_first $weak_count $weak_target"
+			weak_at=$((weak_first + weak_count))
+			shift 2
+		done
+		echo "$weak_at $((weak_sectors - weak_at)) linear $weak_below $weak_at"
+	} >/tmp/weak_table
+	dmsetup --noudevsync suspend --noflush weak &&
+		dmsetup --noudevsync reload weak /tmp/weak_table &&
+		dmsetup --noudevsync resume weak
+}
+
+# The disk is itself again.
+weak_disk_away() {
+	dmsetup --noudevsync remove weak
+}
+
 # target_name NAME: the iSCSI name of a needs-target line; its LUN is 1, its portal $PORTAL.
 target_name() {
 	eval "echo \"\${TARGET_$1:?no such target}\""
