@@ -23,9 +23,10 @@ def blocks(machine):
 
 def widen(job):
     """The root partition takes the rest of the disk, its file system does not."""
-    size = "$(cat /sys/class/block/vda2/size)"
-    job.machine.command(f"before={size}; echo ,+ | sfdisk --quiet --no-reread --force -N 2 /dev/vda && partx --update /dev/vda"
-                        f" && test {size} -gt $before")
+    number = job.pair.source_system.root_number
+    size = f"$(cat /sys/class/block/vda{number}/size)"
+    job.machine.command(f"before={size}; echo ,+ | sfdisk --quiet --no-reread --force -N {number} /dev/vda"
+                        f" && partx --update /dev/vda && test {size} -gt $before")
     job.say(job.pair.source_system.hostname, "the root partition is larger than its file system now")
 
 
