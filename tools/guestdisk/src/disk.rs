@@ -5,6 +5,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -28,7 +29,7 @@ use crate::probe::{INITIATOR, ISID};
 use crate::stamp;
 
 /// Bytes of a LUN behind the image: a block that stands for the manifest, and the trailer.
-const TAIL_BYTES: u64 = 2 * BLOCK_BYTES;
+pub(crate) const TAIL_BYTES: u64 = 2 * BLOCK_BYTES;
 /// Where the words of a header's incompatible features stand, see Documentation/imgstream-format.rst.
 const INCOMPAT_AT: usize = 24;
 /// The migration's UUID.
@@ -74,7 +75,8 @@ pub(crate) fn lay_out(
 ) -> Result<()> {
     let mut disk = OpenOptions::new().read(true).write(true).open(path)?;
     let disk_bytes = size_bytes(&mut disk)?;
-    let plan = planned(disk_bytes, facts.capacity.bytes() - TAIL_BYTES, boot_blocks)?;
+    let image_bytes = facts.capacity.bytes() - TAIL_BYTES;
+    let plan = planned(disk_bytes, image_bytes, boot_blocks, 0..disk_bytes)?;
     let boot = [BootEntry {
         image_block: 0,
         blocks: boot_blocks,
@@ -132,7 +134,13 @@ pub(crate) fn newer(path: &Path) -> Result<()> {
     Ok(disk.sync_all()?)
 }
 
-fn planned(disk_bytes: u64, image_bytes: u64, boot_blocks: u32) -> Result<Plan> {
+/// The plan for a source whose last partition is `source`.
+pub(crate) fn planned(
+    disk_bytes: u64,
+    image_bytes: u64,
+    boot_blocks: u32,
+    source: Range<u64>,
+) -> Result<Plan> {
     let demand = Demand {
         disk_bytes,
         disk_logical_bytes: 512,
@@ -141,15 +149,20 @@ fn planned(disk_bytes: u64, image_bytes: u64, boot_blocks: u32) -> Result<Plan> 
         boot_blocks: boot_blocks.into(),
         boot_end_block: boot_blocks.into(),
         boot_entries: 1,
-        source_bytes: disk_bytes,
+        source_bytes: source.end,
         source_min_bytes: 4 << 20,
         source_granule_bytes: BLOCK_BYTES,
-        source_base_bytes: 0,
+        source_base_bytes: source.start,
     };
     plan(&demand).map_err(|refusal| anyhow!("{refusal}"))
 }
 
-fn superblock(plan: &Plan, portal: SocketAddr, target: &str, facts: &Facts) -> Result<Superblock> {
+pub(crate) fn superblock(
+    plan: &Plan,
+    portal: SocketAddr,
+    target: &str,
+    facts: &Facts,
+) -> Result<Superblock> {
     let too_long = || anyhow!("too long");
     let mut vpd83 = vec![facts.designator.kind()];
     vpd83.extend_from_slice(facts.designator.value());

@@ -13,6 +13,7 @@ mod disk;
 mod exercise;
 mod network;
 mod probe;
+mod stage;
 mod stamp;
 
 use std::net::SocketAddr;
@@ -42,6 +43,22 @@ enum Command {
     Disk {
         /// The disk.
         disk: PathBuf,
+        /// Where the image is served.
+        #[arg(long)]
+        portal: SocketAddr,
+        /// Name of the target.
+        #[arg(long)]
+        target: String,
+        /// Number of boot blocks from block 0 on.
+        #[arg(long, default_value_t = 16)]
+        boot_blocks: u32,
+    },
+    /// Writes to FILE what `imgstreamctl migrate` would put into the stage of a source on DISK.
+    Payload {
+        /// The disk.
+        disk: PathBuf,
+        /// The file.
+        file: PathBuf,
         /// Where the image is served.
         #[arg(long)]
         portal: SocketAddr,
@@ -144,6 +161,16 @@ fn main() -> Result<()> {
         } => {
             let facts = probe::probe(portal, &target)?;
             disk::lay_out(&disk, portal, &target, &facts, boot_blocks)
+        }
+        Command::Payload {
+            disk,
+            file,
+            portal,
+            target,
+            boot_blocks,
+        } => {
+            let facts = probe::probe(portal, &target)?;
+            stage::payload(&file, &disk, portal, &target, &facts, boot_blocks)
         }
         Command::Newer { disk } => disk::newer(&disk),
         Command::Network { disk, network } => network::write(&disk, &network),

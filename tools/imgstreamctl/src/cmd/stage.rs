@@ -62,12 +62,34 @@ fn try_migrate(
     report: &mut Report,
 ) -> Result<After> {
     // Taken back, by `cancel` and a loader that does not replay the journal of a file system.
-    if is_untouched(&begun) && !way.stands()? {
+    let root = || root_of(path, payload).ok();
+    if is_untouched(&begun) && !stands(root, way, report)? {
         report.line("there is no boot entry of the stage: the migration was cancelled");
         return Ok(After::Reboot);
     }
     switch(path, payload, begun, way, report)?;
     Ok(payload.facts.after)
+}
+
+/// Whether the boot entry stands. Where resize2fs was cut it may not be seen,
+/// and the kernel may not mount the file system: that is checked then, and
+/// asked again.
+fn stands(
+    root: impl Fn() -> Option<PathBuf>,
+    way: &mut dyn WayBack,
+    report: &mut Report,
+) -> Result<bool> {
+    let answer = way.stands();
+    if matches!(answer, Ok(true)) {
+        return answer;
+    }
+    if let Err(error) = &answer {
+        report.line(&format!("the boot entry cannot be looked for: {error}"));
+    }
+    match root() {
+        Some(root) if shrink::mend(&root, answer.is_err(), report)? => way.stands(),
+        _ => answer,
+    }
 }
 
 /// To the source after an error, if the disk says, as it will to the source,
@@ -199,16 +221,7 @@ fn begin(
     report: &mut Report,
 ) -> Result<Found> {
     let facts = &payload.facts;
-    let changed = |what: &str| Refusal::Changed {
-        place: path.display().to_string(),
-        what: what.to_string(),
-    };
-    if identity::lba0_crc32c(&mut DiskMedium::open_ro(path)?)? != facts.lba0_crc32c {
-        return Err(changed("its first sector is another one").into());
-    }
-    let partition = partition(path, facts.root_number)
-        .ok_or_else(|| changed("the root partition is not there"))?;
-    shrink::shrink(&partition, facts, report)?;
+    shrink::shrink(&root_of(path, payload)?, facts, report)?;
     let mut disk = DiskMedium::open_alone(path)?;
     let mut control = payload.control.clone();
     if facts.hash_source {
@@ -224,12 +237,21 @@ fn begin(
     Ok(found)
 }
 
-fn partition(disk: &Path, number: u32) -> Option<PathBuf> {
-    let found = blockdev::partitions(disk);
-    found
-        .into_iter()
-        .find(|(n, _)| *n == number)
-        .map(|(_, p)| p)
+/// The partition of the plan, if the disk is as it was then.
+fn root_of(path: &Path, payload: &Payload) -> Result<PathBuf> {
+    let facts = &payload.facts;
+    let changed = |what: &str| Refusal::Changed {
+        place: path.display().to_string(),
+        what: what.to_string(),
+    };
+    if identity::lba0_crc32c(&mut DiskMedium::open_ro(path)?)? != facts.lba0_crc32c {
+        return Err(changed("its first sector is another one").into());
+    }
+    let found = blockdev::partitions(path);
+    let root = found.into_iter().find(|(n, _)| *n == facts.root_number);
+    Ok(root
+        .ok_or_else(|| changed("the root partition is not there"))?
+        .1)
 }
 
 /// The disk of the plan: by the superblock of this migration, or by size and

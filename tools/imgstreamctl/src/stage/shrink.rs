@@ -8,9 +8,10 @@
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
+use super::partitions::{self, Locked};
 use super::Report;
+use crate::blockdev;
 use crate::error::{Error, Result};
 use crate::refusal::Refusal;
 use crate::switch::payload::Facts;
@@ -20,13 +21,12 @@ const STAGE: &str = "/imgstream";
 const LOADER: &str = "lib/ld-linux-x86-64.so.2";
 /// e2fsck: "errors left uncorrected", and all that is worse.
 const UNCORRECTED: i32 = 4;
-/// e2fsck: "operational error", for example that udev looks at the device.
-const OPERATIONAL: i32 = 8;
 
 /// What dumpe2fs says about a file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Size {
     blocks: u64,
+    /// Not if its superblock is torn, either: resize2fs marks it before all else.
     clean: bool,
 }
 
@@ -34,6 +34,7 @@ struct Size {
 /// refusal the source may be started: resize2fs has changed nothing, or e2fsck
 /// is content with what it left.
 pub fn shrink(partition: &Path, facts: &Facts, report: &mut Report) -> Result<()> {
+    let _locked = lock(partition)?;
     let before = size(partition)?;
     if before.clean && before.blocks == facts.filesystem_blocks_after {
         report.line("the file system is shrunk already");
@@ -63,6 +64,26 @@ pub fn shrink(partition: &Path, facts: &Facts, report: &mut Report) -> Result<()
     .into())
 }
 
+/// Checks a file system that does not show what it has to: because resize2fs
+/// was cut in it, or because of something else that the kernel `refused` to
+/// mount it for. Says whether there was a reason to.
+pub fn mend(partition: &Path, refused: bool, report: &mut Report) -> Result<bool> {
+    let _locked = lock(partition)?;
+    let clean = size(partition)?.clean;
+    if clean && !refused {
+        return Ok(false);
+    }
+    report.line("checking the source's file system, which cannot be used as it is");
+    check(partition, !clean)?;
+    Ok(true)
+}
+
+/// Nobody else looks at the partition meanwhile.
+fn lock(partition: &Path) -> Result<Option<Locked>> {
+    let disk = blockdev::disk_of(partition);
+    disk.map(|disk| partitions::lock(&disk)).transpose()
+}
+
 fn bytes_of(facts: &Facts, blocks: u64) -> String {
     crate::device::status::bytes(blocks * facts.filesystem_block_bytes)
 }
@@ -88,7 +109,7 @@ fn check(partition: &Path, may_be_cut: bool) -> Result<()> {
 }
 
 fn corrected(output: &Output) -> bool {
-    output.status.code().unwrap_or(OPERATIONAL) < UNCORRECTED
+    output.status.code().is_some_and(|code| code < UNCORRECTED)
 }
 
 /// An error after which the stage waits for a person.
@@ -98,26 +119,20 @@ fn stop(error: Error) -> Error {
 
 /// Forced, because only that checks everything that resize2fs relies on.
 fn e2fsck(partition: &Path, how: &str) -> Result<Output> {
-    let device = partition.to_string_lossy();
-    for _ in 0..20 {
-        let output = run("e2fsck", &["-f", how, &device])?;
-        if output.status.code() != Some(OPERATIONAL) {
-            return Ok(output);
-        }
-        std::thread::sleep(Duration::from_millis(250));
-    }
-    run("e2fsck", &["-f", how, &device])
+    run("e2fsck", &["-f", how, &partition.to_string_lossy()])
 }
 
 fn size(partition: &Path) -> Result<Size> {
     let output = run("dumpe2fs", &["-h", &partition.to_string_lossy()])?;
     let text = String::from_utf8_lossy(&output.stdout);
-    parse_size(&text).ok_or_else(|| {
-        Refusal::FilesystemErrors {
-            place: partition.display().to_string(),
-            what: said(&output),
-        }
-        .into()
+    let size = parse_size(&text).ok_or_else(|| Refusal::FilesystemErrors {
+        place: partition.display().to_string(),
+        what: said(&output),
+    })?;
+    Ok(Size {
+        // It prints what a superblock with a wrong checksum says, and fails.
+        clean: size.clean && output.status.success(),
+        ..size
     })
 }
 
@@ -251,6 +266,53 @@ pub(crate) mod tests {
         file.set_len(32 << 20).unwrap();
         let error = shrink(&path, &facts(4096), &mut Report::to(|_| {})).unwrap_err();
         assert!(matches!(error, Error::HalfShrunk(_)), "{error}");
+    }
+
+    /// A file system whose shrink was cut, and the superblock that it had before.
+    pub(crate) fn half_shrunk() -> (tempfile::TempDir, std::path::PathBuf, Vec<u8>) {
+        // Large enough for a second superblock.
+        let (dir, path) = file_system(192);
+        let before = superblock(&path);
+        let name = path.to_string_lossy();
+        // Killed at the first write beyond 32 KiB: the file system is marked by then.
+        let limited = format!("ulimit -f 64 && exec resize2fs '{name}' 8192");
+        let output = Command::new("sh").args(["-c", &limited]).output();
+        assert!(!output.unwrap().status.success());
+        assert!(superblock(&path) != before);
+        (dir, path, before)
+    }
+
+    fn superblock(path: &Path) -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        let file = std::fs::File::open(path).unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 1024).unwrap();
+        bytes
+    }
+
+    /// One sector of its superblock did not come to the disk.
+    pub(crate) fn tear(path: &Path, before: &[u8], sector: usize) {
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let old = &before[sector * 512..][..512];
+        let at = 1024 + sector as u64 * 512;
+        std::os::unix::fs::FileExt::write_all_at(&file, old, at).unwrap();
+    }
+
+    #[test]
+    fn what_was_cut_is_mended_and_shrunk() {
+        for torn in [None, Some(0), Some(1)] {
+            let (_dir, path, before) = half_shrunk();
+            if let Some(sector) = torn {
+                tear(&path, &before, sector);
+            }
+            assert!(!size(&path).unwrap().clean, "{torn:?}");
+            let mut report = Report::to(|_| {});
+            assert!(mend(&path, false, &mut report).unwrap(), "{torn:?}");
+            assert!(size(&path).unwrap().clean, "{torn:?}");
+            assert!(!mend(&path, false, &mut report).unwrap(), "{torn:?}");
+            assert!(mend(&path, true, &mut report).unwrap(), "{torn:?}");
+            shrink(&path, &facts(8192), &mut report).unwrap();
+            assert_eq!(size(&path).unwrap().blocks, 8192, "{torn:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use imgstream_proto::disk::boot_list::BootState;
 use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN};
 
 use super::*;
+use crate::stage::shrink::tests::{half_shrunk, tear};
 use crate::stage::tests::{world, World};
 use crate::Exit;
 
@@ -18,6 +19,8 @@ struct Entry {
     goes: bool,
     /// Whether it can be looked for.
     is_seen: bool,
+    /// How often it was looked for.
+    asked: usize,
     /// The reasons that were given; "" for none.
     left: Vec<String>,
 }
@@ -28,6 +31,7 @@ impl Entry {
             stands,
             goes,
             is_seen: true,
+            asked: 0,
             left: Vec::new(),
         }
     }
@@ -35,6 +39,7 @@ impl Entry {
 
 impl WayBack for Entry {
     fn stands(&mut self) -> Result<bool> {
+        self.asked += 1;
         match self.is_seen {
             true => Ok(self.stands),
             false => Err(Error::Other("the entry cannot be looked for".into())),
@@ -214,6 +219,49 @@ fn a_way_back_that_cannot_be_seen_after_the_last_overwrite_stops_the_stage() {
     let mut entry = Entry::new(true, true);
     computer.migrate(&mut entry).unwrap();
     assert_eq!((entry.left, computer.found()), (vec![String::new()], None));
+}
+
+/// An entry in a file system in a file: seen only while that is clean.
+struct Inside<'a>(&'a Path, usize);
+
+impl WayBack for Inside<'_> {
+    fn stands(&mut self) -> Result<bool> {
+        self.1 += 1;
+        let output = crate::program::e2fs("e2fsck", &["-n", &self.0.to_string_lossy()]).unwrap();
+        match output.status.success() {
+            true => Ok(true),
+            false => Err(Error::Other("it cannot be mounted".into())),
+        }
+    }
+
+    fn leave(&mut self, _: Option<&str>, _: &mut Report) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_system_that_cannot_be_mounted_is_checked_first() {
+    let (_dir, path, before) = half_shrunk();
+    tear(&path, &before, 1);
+    let mut way = Inside(&path, 0);
+    let root = || Some(path.clone());
+    assert!(stands(root, &mut way, &mut quiet()).unwrap());
+    assert_eq!(way.1, 2);
+    // Now there is nothing to do first.
+    assert!(stands(root, &mut way, &mut quiet()).unwrap());
+    assert_eq!(way.1, 3);
+}
+
+#[test]
+fn an_entry_is_looked_for_again_only_where_resize2fs_was_cut() {
+    let (_dir, path, _) = half_shrunk();
+    let root = || Some(path.clone());
+    // Not there in either case; the second time nothing is checked.
+    for asked in [2, 1] {
+        let mut entry = Entry::new(false, false);
+        assert!(!stands(root, &mut entry, &mut quiet()).unwrap());
+        assert_eq!(entry.asked, asked);
+    }
 }
 
 #[test]
