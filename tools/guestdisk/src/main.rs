@@ -69,6 +69,11 @@ enum Command {
         #[arg(long, default_value_t = 16)]
         boot_blocks: u32,
     },
+    /// Makes DISK, whose switch is done, one on which it was cut before its last step, after the last boot block.
+    Storing {
+        /// The disk.
+        disk: PathBuf,
+    },
     /// Has both superblocks of DISK demand something that nobody knows yet.
     Newer {
         /// The disk.
@@ -172,6 +177,7 @@ fn main() -> Result<()> {
             let facts = probe::probe(portal, &target)?;
             stage::payload(&file, &disk, portal, &target, &facts, boot_blocks)
         }
+        Command::Storing { disk } => stage::storing(&disk),
         Command::Newer { disk } => disk::newer(&disk),
         Command::Network { disk, network } => network::write(&disk, &network),
         Command::Verify {

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the stage environment of a source finds.
+//! What the stage environment of a source finds, and what a cut in it leaves.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use imgstream_engine::session::Facts as Target;
 use imgstream_proto::disk::settings::{Settings, Tunables};
-use imgstream_proto::disk::{State, Superblock, BLOCK_BYTES};
+use imgstream_proto::disk::{BootState, State, Superblock, BLOCK_BYTES};
 use imgstreamctl::disk::Disk;
 use imgstreamctl::medium::DiskMedium;
-use imgstreamctl::stage::identity;
+use imgstreamctl::ondisk;
+use imgstreamctl::stage::{control_area, identity};
 use imgstreamctl::switch::payload::{self, After, Control, Facts};
 use imgstreamctl::table::{Partition, Table};
 
@@ -87,4 +88,19 @@ fn facts(disk: &Disk, root: &Partition, source_bytes: u64) -> Result<Facts> {
         hash_source: true,
         after: After::Reboot,
     })
+}
+
+/// Takes back what the stage wrote last, after the last boot block: the machine was cut before that.
+pub(crate) fn storing(path: &Path) -> Result<()> {
+    let mut disk = DiskMedium::open_alone(path)?;
+    let place = path.display().to_string();
+    let mut found = ondisk::find(&mut disk, &place)?.ok_or_else(|| anyhow!("no superblock"))?;
+    let list = control_area::read_boot_list(&mut disk, &found.superblock)?;
+    control_area::set_boot_state(&mut disk, &found.superblock, &list, BootState::Saved)?;
+    let next = Superblock {
+        state: State::Storing,
+        clean: false,
+        ..found.superblock
+    };
+    Ok(found.replace(&mut disk, next)?)
 }
