@@ -20,12 +20,12 @@ use crate::device::status::{bytes, Status};
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::medium::{DiskMedium, Medium};
-use crate::ondisk::{self, pair};
+use crate::ondisk::{self, pair, Found};
 use crate::refusal::Refusal;
 use crate::stage::{attach, Report};
 use crate::sys;
 use crate::table::gpt::{self, Patch};
-use crate::table::{Kind, Table};
+use crate::table::{Kind, Partition, Table};
 pub use wait::wait_committed;
 
 const ZEROES: usize = 1 << 20;
@@ -49,15 +49,40 @@ pub fn commit_here(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what [`finish_disk`] would refuse. `view` is as there.
-pub fn check(view: &Path) -> Result<()> {
-    Table::read(&read_anew(view)?).map(|_| ())
+/// Who the control area belongs to. Behind the image's last partition the disk
+/// looks free to whoever grows a partition, and every start finds `committed`
+/// and lets them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// To imgstream.
+    Ours,
+    /// A partition reaches into it.
+    TakenOver,
+}
+
+impl Area {
+    fn of(table: &Table, superblock: &Superblock) -> Self {
+        let start = superblock.geometry.control_start_bytes;
+        match table.partitions.iter().any(|p| p.end_bytes() > start) {
+            true => Self::TakenOver,
+            false => Self::Ours,
+        }
+    }
+}
+
+/// Refuses what [`finish_disk`] would refuse, and lets both superblocks say
+/// `committed`. `raw` and `view` are as there.
+pub fn begin_disk(raw: &Path, view: &Path) -> Result<()> {
+    let mut disk = DiskMedium::open_shared(raw)?;
+    let place = raw.display().to_string();
+    begin(&mut disk, &read_anew(view)?, &place).map(drop)
 }
 
 /// Moves the backup GPT to the end of the disk `raw` and wipes the control
-/// area. `view` is where the image's own blocks are read and written: the
-/// imgstream device while it is attached, else the disk itself.
-pub fn finish_disk(raw: &Path, view: &Path) -> Result<()> {
+/// area, if it is still one; says whether it was. `view` is where the image's
+/// own blocks are read and written: the imgstream device while it is attached,
+/// else the disk itself.
+pub fn finish_disk(raw: &Path, view: &Path) -> Result<Area> {
     let mut disk = DiskMedium::open_shared(raw)?;
     let mut image = DiskMedium::open_shared(view)?;
     let place = raw.display().to_string();
@@ -77,20 +102,35 @@ fn finish_medium(
     view: &mut dyn Medium,
     table: &Disk,
     place: &str,
-) -> Result<()> {
-    let Some(found) = ondisk::find(disk, place)? else {
-        return Ok(());
+) -> Result<Area> {
+    let Some((found, area)) = begin(disk, table, place)? else {
+        return Ok(Area::Ours);
     };
-    let superblock = found.superblock;
-    if superblock.state != State::Committed {
+    move_backup(disk, view, table)?;
+    if area == Area::Ours {
+        zero_places(disk, &found.superblock)?;
+    }
+    pair::wipe_pair(disk, &found)?;
+    Ok(area)
+}
+
+/// The migration that is to be finished. Both copies say so before anything
+/// acts on it: an older one that came back after the control area is zero
+/// would be a commit that goes on without its map.
+fn begin(disk: &mut dyn Medium, table: &Disk, place: &str) -> Result<Option<(Found, Area)>> {
+    let Some(mut found) = ondisk::find(disk, place)? else {
+        return Ok(None);
+    };
+    if found.superblock.state != State::Committed {
         return Err(Refusal::WrongState {
             command: "finish-commit",
-            state: superblock.state.to_string(),
+            state: found.superblock.state.to_string(),
         }
         .into());
     }
-    move_backup(disk, view, table)?;
-    wipe_control_area(disk, &superblock)
+    let area = Area::of(&Table::read(table)?, &found.superblock);
+    found.agree(disk, area == Area::Ours)?;
+    Ok(Some((found, area)))
 }
 
 /// Backup first, durable; then the primary that names it. A cut in between
@@ -103,6 +143,11 @@ fn move_backup(disk: &mut dyn Medium, view: &mut dyn Medium, table: &Disk) -> Re
         return Ok(());
     }
     let [lba0, primary, backup] = gpt::resized(table, disk.size_bytes())?;
+    let last = Table::read(table)?.last().map_or(0, Partition::end_bytes);
+    if last > backup.offset_bytes {
+        // Whoever made that partition has put the backup elsewhere.
+        return Ok(());
+    }
     patch(disk, &backup)?;
     disk.flush()?;
     patch(view, &primary)?;
@@ -110,7 +155,8 @@ fn move_backup(disk: &mut dyn Medium, view: &mut dyn Medium, table: &Disk) -> Re
     Ok(view.flush()?)
 }
 
-/// Changes some bytes of whole blocks.
+/// Changes some bytes of whole blocks. What a partition tool has written
+/// already, or an earlier run, is not written again.
 fn patch(medium: &mut dyn Medium, patch: &Patch) -> Result<()> {
     let start = patch.offset_bytes / BLOCK_BYTES * BLOCK_BYTES;
     let end = (patch.offset_bytes + patch.bytes.len() as u64)
@@ -119,12 +165,16 @@ fn patch(medium: &mut dyn Medium, patch: &Patch) -> Result<()> {
     let mut blocks = vec![0; (end - start) as usize];
     medium.read(start, &mut blocks)?;
     let at = (patch.offset_bytes - start) as usize;
-    blocks[at..at + patch.bytes.len()].copy_from_slice(&patch.bytes);
+    let bytes = &mut blocks[at..at + patch.bytes.len()];
+    if *bytes == patch.bytes[..] {
+        return Ok(());
+    }
+    bytes.copy_from_slice(&patch.bytes);
     Ok(medium.write(start, &blocks)?)
 }
 
-/// Everything but the superblocks, then these.
-fn wipe_control_area(disk: &mut dyn Medium, superblock: &Superblock) -> Result<()> {
+/// Everything of the control area but the superblocks.
+fn zero_places(disk: &mut dyn Medium, superblock: &Superblock) -> Result<()> {
     let zeroes = vec![0; ZEROES];
     for place in superblock.places.all() {
         let mut done = 0;
@@ -134,8 +184,7 @@ fn wipe_control_area(disk: &mut dyn Medium, superblock: &Superblock) -> Result<(
             done += now;
         }
     }
-    disk.flush()?;
-    pair::wipe_pair(disk, superblock)
+    Ok(disk.flush()?)
 }
 
 /// One line of progress.

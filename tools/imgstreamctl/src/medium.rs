@@ -25,7 +25,8 @@ pub trait Medium {
     /// Fills `to` from `at_bytes`. Both place and length are multiples of 4 KiB
     /// or lie within one sector-aligned request of a smaller disk end.
     fn read(&mut self, at_bytes: u64, to: &mut [u8]) -> io::Result<()>;
-    /// Writes all of `from` at `at_bytes`, aligned as for [`Medium::read`].
+    /// Writes all of `from` at `at_bytes`, aligned as for [`Medium::read`], or
+    /// the first sectors of one block.
     fn write(&mut self, at_bytes: u64, from: &[u8]) -> io::Result<()>;
     /// Returns when everything written before is durable.
     fn flush(&mut self) -> io::Result<()>;

@@ -120,10 +120,13 @@ impl Medium for Volatile {
     }
 
     fn write(&mut self, at_bytes: u64, from: &[u8]) -> io::Result<()> {
-        assert_eq!((at_bytes % BLOCK_BYTES, from.len() % BLOCK_LEN), (0, 0));
+        assert_eq!((at_bytes % BLOCK_BYTES, from.len() % SECTOR_LEN), (0, 0));
+        assert!(from.len() % BLOCK_LEN == 0 || from.len() < BLOCK_LEN);
         self.step()?;
         for (number, from) in (at_bytes / BLOCK_BYTES..).zip(from.chunks(BLOCK_LEN)) {
-            self.cached.insert(number, from.into());
+            let mut block = self.block(number);
+            block[..from.len()].copy_from_slice(from);
+            self.cached.insert(number, block.into());
         }
         Ok(())
     }

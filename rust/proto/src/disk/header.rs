@@ -161,6 +161,11 @@ impl Header {
 }
 
 impl HeaderDisk {
+    /// Whether this is of that migration and place by its own words, checksum or not.
+    pub(crate) fn names(&self, uuid: &Uuid, location_bytes: u64) -> bool {
+        self.uuid == *uuid && self.location.get() == location_bytes
+    }
+
     fn check(&self) -> Result<Header, Error> {
         if self.version.get() != VERSION {
             return Err(Error::Version {

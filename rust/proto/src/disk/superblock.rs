@@ -260,6 +260,12 @@ impl Superblock {
         self.header(location_bytes).seal(MAGIC, to, crc)
     }
 
+    /// Whether what was found at `location_bytes` begins as a copy of that migration's superblock for this place. The
+    /// rest may be torn, or somebody else's: only the first sector is known to be ours.
+    pub fn begins(location_bytes: u64, from: &[u8], uuid: &Uuid) -> bool {
+        Header::peek(MAGIC, from).is_ok_and(|raw| raw.names(uuid, location_bytes))
+    }
+
     /// Reads the copy that was found at `location_bytes`.
     pub fn decode(location_bytes: u64, from: &[u8], crc: Crc32c) -> Result<Self, Error> {
         let raw = SuperblockDisk::ref_from_bytes(from).map_err(|_| Error::Short {

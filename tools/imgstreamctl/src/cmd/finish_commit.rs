@@ -19,7 +19,7 @@ use rustix::fs::{flock, FlockOperation};
 use crate::blockdev;
 use crate::device::Status;
 use crate::error::{Error, Result};
-use crate::finish;
+use crate::finish::{self, Area};
 use crate::medium::DiskMedium;
 use crate::ondisk;
 use crate::program;
@@ -72,13 +72,17 @@ pub fn finish(disk: &Path) -> Result<()> {
     }
     let view = finish::view_of(disk);
     // What would stop the last step stops before the first.
-    finish::check(&view)?;
+    finish::begin_disk(disk, &view)?;
     println!("taking imgstream out of the boot path");
     remove(&HOOKS)?;
     rebuild_initramfs()?;
     make_durable()?;
     println!("moving the backup of the partition table to the end of the disk");
-    finish::finish_disk(disk, &view)?;
+    if finish::finish_disk(disk, &view)? == Area::TakenOver {
+        println!(
+            "a partition has been grown over imgstream's control area: what stands there is left alone"
+        );
+    }
     remove(&UNIT)?;
     make_durable()?;
     println!("committed: from the next boot on this is a plain disk");

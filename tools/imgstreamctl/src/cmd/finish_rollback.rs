@@ -69,7 +69,7 @@ pub fn restore() -> Result<()> {
 fn give_up(disk: &Path, disarm: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     let place = disk.display().to_string();
     let mut medium = DiskMedium::open_shared(disk)?;
-    let found = ondisk::find(&mut medium, &place)?;
+    let mut found = ondisk::find(&mut medium, &place)?;
     let now = found.as_ref().map(|found| found.superblock.state);
     if let Some(state) = now.filter(|now| *now != State::Relocating && !state::ended(*now)) {
         return Err(Refusal::MigrationAlive {
@@ -78,10 +78,12 @@ fn give_up(disk: &Path, disarm: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         }
         .into());
     }
+    if let Some(found) = &mut found {
+        // The source's partition has all of the disk, and may be in use again up to its end.
+        found.agree(&mut medium, false)?;
+    }
     disarm()?;
-    found.map_or(Ok(()), |found| {
-        pair::wipe_pair(&mut medium, &found.superblock)
-    })
+    found.map_or(Ok(()), |found| pair::wipe_pair(&mut medium, &found))
 }
 
 /// Gives the file system its size from before `migrate` again, which need not
@@ -101,6 +103,7 @@ fn grow(root: &Path, before: Option<u64>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::medium::Medium;
     use crate::stage::shrink::tests::file_system;
 
     /// What is left of a migration in `state`, whether the entry was taken out, and how giving up ends.
@@ -141,6 +144,53 @@ mod tests {
             assert_eq!(done.unwrap_err().exit(), crate::Exit::MigrationAlive);
             assert!(left == Some(state) && !asked, "{state}");
         }
+    }
+
+    #[test]
+    fn a_source_that_has_grown_already_keeps_every_byte() {
+        let superblock = crate::stage::tests::superblock(State::RolledBack);
+        let places = imgstream_engine::pair::locations(&superblock).unwrap();
+        for (taken, other) in [(places[0], places[1]), (places[1], places[0])] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("disk");
+            let file = std::fs::File::create(&path).unwrap();
+            file.set_len(superblock.geometry.disk_bytes).unwrap();
+            let mut disk = DiskMedium::open_alone(&path).unwrap();
+            pair::create(&mut disk, &superblock).unwrap();
+            disk.write(taken, &[b'f'; 4096]).unwrap();
+            give_up(&path, &mut || Ok(())).unwrap();
+            for (at, byte) in [(taken, b'f'), (other, 0)] {
+                let mut block = [1; 4096];
+                disk.read(at, &mut block).unwrap();
+                assert_eq!(block, [byte; 4096], "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_copies_say_it_before_the_entry_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let superblock = crate::stage::tests::superblock(State::RollingBack);
+        let places = imgstream_engine::pair::locations(&superblock).unwrap();
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(superblock.geometry.disk_bytes).unwrap();
+        let mut disk = DiskMedium::open_alone(&path).unwrap();
+        let mut found = pair::create(&mut disk, &superblock).unwrap();
+        let mut old = [0; 4096];
+        disk.read(places[1], &mut old).unwrap();
+        found.set_state(&mut disk, State::RolledBack, 0).unwrap();
+        disk.write(places[1], &old).unwrap();
+        let mut asked = false;
+        give_up(&path, &mut || {
+            asked = true;
+            let found = ondisk::find(&mut DiskMedium::open_ro(&path)?, "disk")?.unwrap();
+            assert_eq!(found.superblock.state, State::RolledBack);
+            assert_eq!(found.stale, None);
+            Ok(())
+        })
+        .unwrap();
+        assert!(asked && ondisk::find(&mut disk, "disk").unwrap().is_none());
     }
 
     #[test]

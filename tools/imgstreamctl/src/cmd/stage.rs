@@ -189,7 +189,7 @@ pub fn go_on(
 }
 
 fn wipe(path: &Path, found: &Found) -> Result<()> {
-    pair::wipe_pair(&mut DiskMedium::open_alone(path)?, &found.superblock)
+    pair::wipe_pair(&mut DiskMedium::open_alone(path)?, found)
 }
 
 /// The disk is only held while it is written to: file systems on it are

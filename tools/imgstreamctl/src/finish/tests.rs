@@ -15,6 +15,7 @@ use crate::Exit;
 
 const MIB: u64 = 1 << 20;
 const IMAGE: u64 = 24 * MIB;
+const DISK: u64 = 130 * MIB;
 const SECTOR: usize = 512;
 
 /// One disk for two openers, as the imgstream device shows the raw disk.
@@ -37,8 +38,14 @@ impl Medium for Shared<'_> {
 
 /// The image's partition table, made by sfdisk on a disk of its size.
 fn partitioned(label: &str) -> Vec<u8> {
+    let sectors = 40960;
+    table(label, IMAGE, sectors)
+}
+
+/// A disk with a table of which the last partition has so many sectors.
+fn table(label: &str, disk_bytes: u64, sectors: u64) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
-    file.as_file().set_len(IMAGE).unwrap();
+    file.as_file().set_len(disk_bytes).unwrap();
     let mut child = Command::new("/sbin/sfdisk")
         .args(["--quiet", "--no-reread", "--no-tell-kernel"])
         .arg(file.path())
@@ -46,7 +53,7 @@ fn partitioned(label: &str) -> Vec<u8> {
         .stdout(Stdio::null())
         .spawn()
         .expect("sfdisk has to be installed");
-    let script = format!("label: {label}\nstart=2048, size=2048\nstart=4096, size=40960\n");
+    let script = format!("label: {label}\nstart=2048, size=2048\nstart=4096, size={sectors}\n");
     let mut input = child.stdin.take().unwrap();
     input.write_all(script.as_bytes()).unwrap();
     drop(input);
@@ -56,9 +63,21 @@ fn partitioned(label: &str) -> Vec<u8> {
 
 /// A disk after its last block went home. The control area is full of it.
 fn committed(label: &str) -> Volatile {
-    let mut disk = Volatile::new(130 * MIB);
+    with_table(&partitioned(label))
+}
+
+/// A disk whose last partition and the file system in it were grown to its
+/// end, and on GPT the backup moved there, when it was `committed`.
+fn grown(label: &str) -> Volatile {
+    let sectors = DISK / SECTOR as u64 - 4096 - 34;
+    let mut disk = with_table(&table(label, DISK, sectors));
+    disk.flush().unwrap();
+    disk
+}
+
+fn with_table(image: &[u8]) -> Volatile {
+    let mut disk = Volatile::new(DISK);
     let superblock = superblock(State::Committed);
-    let image = partitioned(label);
     for (number, block) in (0..).zip(image.chunks(BLOCK_LEN)) {
         if block.iter().any(|byte| *byte != 0) {
             disk.write(number * BLOCK_BYTES, block).unwrap();
@@ -85,7 +104,7 @@ fn dumped(disk: &Volatile, path: &Path) -> Disk {
 }
 
 /// One power-on: everything that is left to do.
-fn finish(disk: &mut Volatile) -> Result<()> {
+fn finish(disk: &mut Volatile) -> Result<Area> {
     let dir = tempfile::tempdir().unwrap();
     let table = dumped(disk, &dir.path().join("disk"));
     let disk = RefCell::new(disk);
@@ -220,4 +239,164 @@ fn a_migration_that_is_alive_is_not_finished() {
     let error = finish(&mut disk).unwrap_err();
     assert_eq!(error.exit(), Exit::WrongState);
     assert!(disk.durable == before.durable && disk.cached == before.cached);
+}
+
+/// Where the copies of the superblock stand, in blocks.
+fn copies() -> [u64; 2] {
+    let places = imgstream_engine::pair::locations(&superblock(State::Committed));
+    places.unwrap().map(|at| at / BLOCK_BYTES)
+}
+
+/// All blocks that are not what they were.
+fn changed(before: &Volatile, after: &Volatile) -> Vec<u64> {
+    let written = after.durable.keys().chain(after.cached.keys());
+    let written = written.filter(|number| before.block(**number) != after.block(**number));
+    written.copied().collect()
+}
+
+#[test]
+fn a_partition_that_was_grown_keeps_every_byte() {
+    for label in ["gpt", "dos"] {
+        let start = grown(label);
+        cut_everywhere(&start, |disk, cut, fate| {
+            let when = format!("{label}, cut {cut}, {fate:?}");
+            let whole = finish(disk).is_ok();
+            disk.restart(fate);
+            let late = changed(&start, disk);
+            assert!(
+                late.iter().all(|n| copies().contains(n)),
+                "{when}: {late:?}"
+            );
+            finish(disk).unwrap();
+            assert_eq!(state(disk), None, "{when}");
+            let late = changed(&start, disk);
+            assert!(
+                late.iter().all(|n| copies().contains(n)),
+                "{when}: {late:?}"
+            );
+            whole
+        });
+        assert_eq!(finish(&mut start.clone()).unwrap(), Area::TakenOver);
+    }
+}
+
+#[test]
+fn a_file_system_in_a_superblocks_place_keeps_every_byte() {
+    for label in ["gpt", "dos"] {
+        for [taken, other] in [copies(), [copies()[1], copies()[0]]] {
+            let mut disk = grown(label);
+            disk.durable.insert(taken, vec![b'f'; BLOCK_LEN].into());
+            let before = disk.clone();
+            assert_eq!(finish(&mut disk).unwrap(), Area::TakenOver);
+            assert_eq!(changed(&before, &disk), [other], "{label}");
+            assert_eq!(state(&mut disk), None);
+        }
+    }
+}
+
+#[test]
+fn a_partition_that_ends_before_the_control_area_takes_nothing_over() {
+    let start = superblock(State::Committed).geometry.control_start_bytes;
+    for label in ["gpt", "dos"] {
+        for (more, area) in [(0, Area::Ours), (1, Area::TakenOver)] {
+            let sectors = start / SECTOR as u64 - 4096 + more;
+            let mut disk = with_table(&table(label, DISK, sectors));
+            assert_eq!(finish(&mut disk).unwrap(), area, "{label}");
+            assert_eq!(state(&mut disk), None);
+            if area == Area::Ours {
+                assert_control_area_is_zero(&disk, label);
+            }
+        }
+    }
+}
+
+/// `newer` alone says that the commit is at its end.
+fn half_committed(newer: usize) -> Volatile {
+    let mut disk = committed("gpt");
+    let mut found = ondisk::find(&mut disk, "disk").unwrap().unwrap();
+    let older = Superblock {
+        state: State::Committing,
+        ..found.superblock
+    };
+    found.replace(&mut disk, older).unwrap();
+    let old = disk.block(copies()[1 - newer]);
+    found.set_state(&mut disk, State::Committed, 0).unwrap();
+    disk.durable.insert(copies()[1 - newer], old.into());
+    disk
+}
+
+/// What each copy would say if the other were lost.
+fn says(disk: &Volatile, number: u64) -> Option<State> {
+    let block = disk.block(number);
+    let superblock = Superblock::decode(number * BLOCK_BYTES, &block, crc32c::crc32c);
+    superblock.ok().map(|superblock| superblock.state)
+}
+
+#[test]
+fn no_copy_says_committing_when_anything_else_has_changed() {
+    for newer in [0, 1] {
+        let start = half_committed(newer);
+        assert_eq!(says(&start, copies()[newer]), Some(State::Committed));
+        assert_eq!(says(&start, copies()[1 - newer]), Some(State::Committing));
+        let mut later = 0;
+        cut_everywhere(&start, |disk, cut, fate| {
+            let when = format!("copy {newer}, cut {cut}, {fate:?}");
+            let whole = finish(disk).is_ok();
+            disk.restart(fate);
+            if changed(&start, disk).iter().any(|n| !copies().contains(n)) {
+                later += 1;
+                let said = copies().map(|number| says(disk, number));
+                assert!(!said.contains(&Some(State::Committing)), "{when}: {said:?}");
+            }
+            finish(disk).unwrap();
+            assert_eq!(state(disk), None, "{when}");
+            assert_control_area_is_zero(disk, &when);
+            whole
+        });
+        assert!(later > 20, "only {later}");
+    }
+}
+
+/// Moves the backup with power for so many writes and flushes.
+fn backup_moved(disk: &mut Volatile, steps: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let table = dumped(disk, &dir.path().join("disk"));
+    disk.left = Some(steps);
+    let disk = RefCell::new(disk);
+    move_backup(&mut Shared(&disk), &mut Shared(&disk), &table).unwrap();
+}
+
+#[test]
+fn a_backup_that_was_moved_already_is_not_written_again() {
+    let mut disk = grown("gpt");
+    let last = DISK / SECTOR as u64 - 1;
+    assert_eq!(assert_gpt_whole(&disk, "grown"), last);
+    let before = disk.clone();
+    // Two flushes.
+    backup_moved(&mut disk, 2);
+    assert!(changed(&before, &disk).is_empty());
+}
+
+#[test]
+fn a_backup_is_not_written_into_a_partition() {
+    let mut disk = committed("gpt");
+    disk.flush().unwrap();
+    // The second entry ends in the sectors that a backup would take.
+    let mut block = disk.block(0);
+    let last = DISK / SECTOR as u64 - 20;
+    let entry = 2 * SECTOR + 128 + 40;
+    block[entry..entry + 8].copy_from_slice(&last.to_le_bytes());
+    disk.durable.insert(0, block.into());
+    let mut array = Vec::new();
+    (0..32).for_each(|i| array.extend(sector(&disk, 2 + i)));
+    let mut block = disk.block(0);
+    let header = &mut block[SECTOR..SECTOR + 92];
+    header[88..92].copy_from_slice(&crc32fast::hash(&array).to_le_bytes());
+    header[16..20].fill(0);
+    let crc = crc32fast::hash(header);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    disk.durable.insert(0, block.into());
+    let before = disk.clone();
+    backup_moved(&mut disk, 0);
+    assert!(changed(&before, &disk).is_empty());
 }

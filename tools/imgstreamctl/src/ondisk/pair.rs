@@ -4,13 +4,41 @@
 use imgstream_engine::pair::{self, Step, Update};
 use imgstream_engine::state;
 use imgstream_proto::disk::superblock::{Superblock, MAGIC, SUPERBLOCK_LEN};
-use imgstream_proto::disk::{Copy2, State, SECTOR_BYTES};
+use imgstream_proto::disk::{Copy2, State, Uuid, SECTOR_BYTES};
 
 use super::Found;
 use crate::error::{Error, Result};
 use crate::medium::Medium;
 
+/// What stands where a copy of one migration's superblock was written. A file
+/// system may have been grown over it since.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// That copy, of whatever generation.
+    Whole,
+    /// Its first sector; what is behind it is torn, or somebody else's.
+    Begun,
+    /// Nothing of ours.
+    Other,
+}
+
 impl Found {
+    /// Lets both copies say what the newer one says, before anything acts on
+    /// it. What stands there instead of the older one is replaced only if the
+    /// control area is known to be `ours`; else it may belong to a file system,
+    /// and what is no whole superblock contradicts nobody.
+    pub fn agree(&mut self, disk: &mut dyn Medium, ours: bool) -> Result<()> {
+        let Some(stale) = self.stale else {
+            return Ok(());
+        };
+        let same = self.superblock;
+        let places = pair::locations(&same).ok_or_else(no_place)?;
+        if ours || look(disk, *stale.of(&places), &same.uuid)? == Stands::Whole {
+            self.replace(disk, same)?;
+        }
+        Ok(())
+    }
+
     /// Moves the migration on and makes that durable in both copies. Nothing
     /// may act on the change before this has returned.
     pub fn set_state(&mut self, disk: &mut dyn Medium, to: State, cursor: u64) -> Result<()> {
@@ -73,18 +101,40 @@ fn encode(superblock: &Superblock, at_bytes: u64) -> Result<[u8; SUPERBLOCK_LEN]
     Ok(bytes)
 }
 
+fn look(disk: &mut dyn Medium, at_bytes: u64, uuid: &Uuid) -> Result<Stands> {
+    let mut bytes = [0; SUPERBLOCK_LEN];
+    if at_bytes.saturating_add(SUPERBLOCK_LEN as u64) > disk.size_bytes() {
+        return Ok(Stands::Other);
+    }
+    disk.read(at_bytes, &mut bytes)?;
+    Ok(match Superblock::decode(at_bytes, &bytes, crc32c::crc32c) {
+        Ok(found) if found.uuid == *uuid => Stands::Whole,
+        _ if Superblock::begins(at_bytes, &bytes, uuid) => Stands::Begun,
+        _ => Stands::Other,
+    })
+}
+
 /// Makes what stands at `at_bytes` no superblock. The sector with the magic
 /// goes first, alone: torn, the whole would be a damaged superblock, which
 /// stops whoever finds it.
 fn erase(disk: &mut dyn Medium, at_bytes: u64) -> Result<()> {
-    let mut bytes = [0; SUPERBLOCK_LEN];
-    disk.read(at_bytes, &mut bytes)?;
-    bytes[..SECTOR_BYTES as usize].fill(0);
-    for bytes in [bytes, [0; SUPERBLOCK_LEN]] {
-        disk.write(at_bytes, &bytes)?;
-        disk.flush()?;
+    erase_magic(disk, at_bytes)?;
+    disk.write(at_bytes, &[0; SUPERBLOCK_LEN])?;
+    Ok(disk.flush()?)
+}
+
+fn erase_magic(disk: &mut dyn Medium, at_bytes: u64) -> Result<()> {
+    disk.write(at_bytes, &[0; SECTOR_BYTES as usize])?;
+    Ok(disk.flush()?)
+}
+
+/// Erases what is known to be ours at `at_bytes`, and no other byte.
+fn erase_own(disk: &mut dyn Medium, at_bytes: u64, uuid: &Uuid) -> Result<()> {
+    match look(disk, at_bytes, uuid)? {
+        Stands::Whole => erase(disk, at_bytes),
+        Stands::Begun => erase_magic(disk, at_bytes),
+        Stands::Other => Ok(()),
     }
-    Ok(())
 }
 
 /// Makes every superblock of the disk unreadable at and above `from_bytes`;
@@ -108,12 +158,15 @@ pub fn wipe(disk: &mut dyn Medium, from_bytes: u64) -> Result<usize> {
     Ok(wiped)
 }
 
-/// Makes both copies of one migration unreadable, B (which the scan looks at
-/// first) last. Durable when it returns.
-pub fn wipe_pair(disk: &mut dyn Medium, superblock: &Superblock) -> Result<()> {
-    let places = pair::locations(superblock).ok_or_else(no_place)?;
-    for copy in Copy2::BOTH {
-        erase(disk, *copy.of(&places))?;
+/// Makes both copies of one migration unreadable: the one that does not count
+/// first, so that it is never left alone, else B (which the scan looks at
+/// first) last. What stands there instead of a copy stays. Durable when it
+/// returns.
+pub fn wipe_pair(disk: &mut dyn Medium, found: &Found) -> Result<()> {
+    let places = pair::locations(&found.superblock).ok_or_else(no_place)?;
+    let first = found.stale.unwrap_or(Copy2::A);
+    for copy in [first, first.other()] {
+        erase_own(disk, *copy.of(&places), &found.superblock.uuid)?;
     }
     Ok(())
 }
@@ -121,3 +174,6 @@ pub fn wipe_pair(disk: &mut dyn Medium, superblock: &Superblock) -> Result<()> {
 fn no_place() -> Error {
     Error::Other("the superblock's places make no sense".into())
 }
+
+#[cfg(test)]
+mod tests;

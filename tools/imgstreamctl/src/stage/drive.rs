@@ -37,11 +37,9 @@ impl Drive<'_> {
     /// next stage sees that there is nothing to do but to leave.
     pub fn run(&mut self) -> Result<()> {
         let boot: Vec<BootRun> = self.list.iter().map(|entry| (*entry).into()).collect();
-        if self.found.stale.is_some() {
-            // Nothing is acted on that only one copy of the superblock says.
-            let same = self.found.superblock;
-            self.found.replace(self.disk, same)?;
-        }
+        // After the end the source may have run, and have grown over the control area.
+        let ours = !state::ended(self.found.superblock.state);
+        self.found.agree(self.disk, ours)?;
         loop {
             let superblock = self.found.superblock;
             let stage = Stage::resume(superblock.state, &boot, superblock.cursor);

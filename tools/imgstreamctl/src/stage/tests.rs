@@ -133,7 +133,7 @@ fn drive(disk: &mut Volatile, found: &mut Found, payload: Option<&Payload>) -> R
     };
     drive.run()?;
     if found.superblock.state == State::RolledBack {
-        crate::ondisk::pair::wipe_pair(disk, &found.superblock)?;
+        crate::ondisk::pair::wipe_pair(disk, found)?;
     }
     Ok(())
 }
@@ -259,6 +259,25 @@ fn a_cut_store_is_ended_only_if_every_block_is_the_targets() {
         whole
     });
     assert!(ended > 300 && back > 1000, "{ended}, {back}");
+}
+
+/// The source has run since, and its file system was grown over one place.
+#[test]
+fn after_a_roll_back_a_superblocks_place_may_be_the_sources() {
+    let world = world();
+    let places = imgstream_engine::pair::locations(&superblock(State::RolledBack)).unwrap();
+    for at in places {
+        let mut disk = world.source.clone();
+        stage(&mut disk, &world.payload).unwrap();
+        let mut found = ondisk::find(&mut disk, "disk").unwrap().unwrap();
+        for state in [State::RollingBack, State::RolledBack] {
+            found.set_state(&mut disk, state, 0).unwrap();
+        }
+        disk.write(at, &[b's'; BLOCK_LEN]).unwrap();
+        stage(&mut disk, &world.payload).unwrap();
+        assert_eq!(disk.block(at / BLOCK_BYTES), [b's'; BLOCK_LEN]);
+        assert_eq!(ondisk::find(&mut disk, "disk").unwrap(), None);
+    }
 }
 
 #[test]
