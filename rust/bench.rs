@@ -42,6 +42,7 @@ use crate::kapi::{
     },
     workqueue::Queue,
 };
+use core::sync::atomic::AtomicBool;
 use kernel::{
     prelude::*,
     sync::{
@@ -94,11 +95,16 @@ struct Pass {
     disk: Arc<Bdev>,
     #[pin]
     clones: BioSet<EndOriginal>,
+    closed: AtomicBool,
 }
 
 impl Pass {
     fn new(disk: Arc<Bdev>) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self { disk, clones <- BioSet::new(64, false) })
+        try_pin_init!(Self {
+            disk,
+            clones <- BioSet::new(64, false),
+            closed: AtomicBool::new(false),
+        })
     }
 }
 
@@ -108,6 +114,10 @@ impl BioDriver for Pass {
             Ok(clone) => clone.submit(EndOriginal),
             Err(bio) => bio.end(BlkStatus::AGAIN),
         }
+    }
+
+    fn closed(&self) -> &AtomicBool {
+        &self.closed
     }
 }
 

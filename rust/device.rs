@@ -127,8 +127,10 @@ impl Device {
         let store_queue = Queue::new(c"imgstream_journal").map_err(memory)?;
         let store_queue = Arc::new(store_queue, GFP_KERNEL).map_err(memory)?;
         let store = Store::open(disk.clone(), store_queue.clone(), retry::flushed)?;
-        let superblock = store.superblock().map_err(memory)?;
-        let opened = Self::start(path, disk, &store, &superblock, store_queue);
+        let opened = store
+            .superblock()
+            .map_err(memory)
+            .and_then(|superblock| Self::start(path, disk, &store, &superblock, store_queue));
         if opened.is_err() {
             // Nothing was changed: the next attach need not suspect anything.
             store.close();
@@ -227,7 +229,10 @@ impl Device {
             visibility: Visibility::Partitioned,
             read_only: false,
         };
-        let head = BioDisk::add(Head::new(self.core.clone(), stream)?, config)?;
+        let head = BioDisk::add(
+            Head::new(self.core.clone(), self.queues.clone(), stream)?,
+            config,
+        )?;
         if let Some(device) = head.device() {
             self.background.announce_on(device);
         }
@@ -253,10 +258,13 @@ impl Device {
     pub(crate) fn detach(&self) -> Result<(), Refusal> {
         {
             let disks = self.disks.lock();
-            let openers = |disk: Option<u32>| disk.unwrap_or(0) > 0;
-            if openers(disks.head.as_ref().map(BioDisk::openers))
-                || openers(disks.view.as_ref().map(BioDisk::openers))
-            {
+            if !disks.head.as_ref().is_none_or(BioDisk::close_if_unused) {
+                return Err(Refusal::InUse);
+            }
+            if !disks.view.as_ref().is_none_or(BioDisk::close_if_unused) {
+                if let Some(head) = &disks.head {
+                    head.reopen();
+                }
                 return Err(Refusal::InUse);
             }
         }
@@ -273,6 +281,7 @@ impl Device {
         }
         // What a scan waits for has ended.
         self.scan.stop();
+        self.queues.feed.flush();
         self.core.units.wait_until_at_most(0);
         let Disks { head, view } = core::mem::replace(
             &mut *self.disks.lock(),
@@ -284,6 +293,7 @@ impl Device {
         drop(view);
         drop(head);
         self.queues.stream.flush();
+        self.queues.again.flush();
         self.queues.store.flush();
         self.core.drain();
         self.store.close();

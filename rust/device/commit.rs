@@ -342,6 +342,12 @@ fn transfer(
 }
 
 fn finish(background: &Background) -> Result<u32, Halt> {
+    let tables = &background.core.tables;
+    if tables.locator().counter() != tables.blocks() {
+        // No batch because of blocks at hand that are home already: go on without them.
+        background.set_rescue(None);
+        return Ok(FETCH_MS);
+    }
     background
         .core
         .store

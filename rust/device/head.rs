@@ -5,6 +5,10 @@
 //! It looks a bio's first blocks up, splits off what has one answer, and sends that as a clone to the disk. Only what
 //! needs the repository, or merging, goes to the stream queue: so a dead network fills that queue and holds nothing
 //! else up. The order in every path is: enter the epoch, look at the exclusion, look the location up, act.
+//!
+//! Bios are submitted here by the driver's own workers, too (rounds, retries, the commit), and none of these may wait
+//! for the network. So nobody waits here for a tag of the stream queue: what is for it goes on a list, and a work item
+//! with a queue of its own *feeds* it, splitting and waiting for tags.
 
 use crate::{
     device::{
@@ -12,6 +16,7 @@ use crate::{
             covering,
             Core,
             Member,
+            Queues,
             BLOCK_SECTORS, //
         },
         local::{
@@ -24,6 +29,7 @@ use crate::{
     kapi::{
         bio::{
             Bio,
+            BioList,
             Op, //
         },
         blk::{
@@ -32,9 +38,17 @@ use crate::{
             BlkStatus,
             SECTOR_BYTES, //
         },
+        noio::NoIo,
+        sync::{
+            new_irq_spinlock,
+            IrqSpinLock, //
+        },
     },
 };
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
 use imgstream_engine::{
     block::{
         BlockState,
@@ -51,13 +65,38 @@ use kernel::{
     sync::{
         Arc,
         ArcBorrow, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
     }, //
 };
 
 /// The driver of `/dev/imgstream0`.
+#[pin_data]
 pub(super) struct Head {
     core: Arc<Core>,
+    queues: Arc<Queues>,
     stream: MqDisk<Stream>,
+    /// For the stream queue; linked through the bios, so waiting needs no memory.
+    #[pin]
+    fed: IrqSpinLock<BioList>,
+    closed: AtomicBool,
+    #[pin]
+    work: Work<Head>,
+}
+
+impl_has_work! { impl HasWork<Self> for Head { self.work } }
+
+/// Who asks what is to become of a bio.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The block layer: must not wait for the stream queue.
+    In,
+    /// The feeding work item.
+    Feed,
 }
 
 impl BioDriver for Head {
@@ -70,12 +109,23 @@ impl BioDriver for Head {
         if bio.sectors() == 0 {
             return bio.end(BlkStatus::OK);
         }
-        match bio.op() {
-            Op::Read => this.read(bio),
-            Op::Write if bio.is_fua() => this.write_durably(bio),
-            Op::Write => this.write(bio),
-            Op::Discard | Op::WriteZeroes => this.zero(bio),
-            Op::Flush | Op::Other => bio.end(BlkStatus::NOTSUPP),
+        Self::act(this, bio, Way::In);
+    }
+
+    fn closed(&self) -> &AtomicBool {
+        &self.closed
+    }
+}
+
+impl WorkItem for Head {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        let _noio = NoIo::enter();
+        let mut fed = this.fed.lock().take();
+        // What it is may have changed meanwhile: it is looked up again.
+        while let Some(bio) = fed.pop() {
+            Self::act(this.as_arc_borrow(), bio, Way::Feed);
         }
     }
 }
@@ -90,8 +140,33 @@ struct First {
 }
 
 impl Head {
-    pub(super) fn new(core: Arc<Core>, stream: MqDisk<Stream>) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { core, stream }, GFP_KERNEL)?)
+    pub(super) fn new(
+        core: Arc<Core>,
+        queues: Arc<Queues>,
+        stream: MqDisk<Stream>,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                core,
+                queues,
+                stream,
+                closed: AtomicBool::new(false),
+                fed <- new_irq_spinlock!(BioList::new(), c"imgstream:fed"),
+                work <- new_work!("imgstream:feed"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What becomes of a bio with data.
+    fn act(this: ArcBorrow<'_, Self>, bio: Bio, way: Way) {
+        match bio.op() {
+            Op::Read => Self::read(this, bio, way),
+            Op::Write if bio.is_fua() => Self::write_durably(this, bio, way),
+            Op::Write => Self::write_in(this, this.core.enter(), bio, way),
+            Op::Discard | Op::WriteZeroes => Self::zero(this, bio, way),
+            Op::Flush | Op::Other => bio.end(BlkStatus::NOTSUPP),
+        }
     }
 
     fn first(member: &Member, bio: &Bio) -> Option<First> {
@@ -130,43 +205,64 @@ impl Head {
         Ok(())
     }
 
-    fn to_stream(&self, bio: Bio) {
+    /// The first sectors of a bio are for the stream queue. Its reserve of front parts is its own, and nobody who waits
+    /// for a tag is a member of an epoch: neither local I/O nor a commit waits for the network because of it.
+    fn to_stream(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, sectors: u32, way: Way) {
+        drop(member);
         if bio.is_nowait() {
             return bio.end(BlkStatus::AGAIN);
         }
-        self.stream.send(bio);
+        if way == Way::In {
+            this.fed.lock().push(bio);
+            let _ = this.queues.feed.enqueue(Arc::from(this));
+            return;
+        }
+        let front = match sectors < bio.sectors() {
+            true => bio.split_front(sectors, &this.core.stream_splits),
+            false => Some(bio),
+        };
+        if let Some(front) = front {
+            this.stream.send(front);
+        }
     }
 
-    fn read(&self, bio: Bio) {
-        let member = self.core.enter();
+    fn read(this: ArcBorrow<'_, Self>, bio: Bio, way: Way) {
+        let member = this.core.enter();
         let Some(first) = Self::first(&member, &bio) else {
             return bio.end(BlkStatus::IOERR);
         };
+        let wanted = !bio.is_readahead() || member.connected();
+        let streamed = match first.piece.place {
+            Place::Home | Place::Slot => bio.is_marked(),
+            Place::Zero => false,
+            Place::Absent => wanted,
+        };
+        if streamed {
+            return Self::to_stream(this, member, bio, first.sectors, way);
+        }
         let Some(bio) = Self::front(&member, bio, first.sectors) else {
             return;
         };
         match first.piece.place {
-            Place::Home | Place::Slot if bio.is_marked() => self.to_stream(bio),
             Place::Home | Place::Slot => {
                 if let Err(bio) = Self::send(member, bio, first.sector, Purpose::Read) {
                     bio.end(BlkStatus::AGAIN);
                 }
             }
             Place::Zero => bio.end_zeroed(),
-            Place::Absent if bio.is_readahead() && !member.connected() => bio.end(BlkStatus::IOERR),
-            Place::Absent => self.to_stream(bio),
+            Place::Absent => bio.end(BlkStatus::IOERR),
         }
     }
 
     /// FUA: the data first, as any other write, then a flush round that covers it. At home no state changes, so that the
     /// disk can do both at once.
-    fn write_durably(&self, bio: Bio) {
-        let member = self.core.enter();
+    fn write_durably(this: ArcBorrow<'_, Self>, bio: Bio, way: Way) {
+        let member = this.core.enter();
         let home = Self::first(&member, &bio).is_some_and(|first| {
             first.piece.place == Place::Home && first.sectors == bio.sectors()
         });
         if home {
-            return self.write_in(member, bio);
+            return Self::write_in(this, member, bio, way);
         }
         let whole = match member.wholes.clone_of(&member.disk, bio) {
             Ok(whole) => whole,
@@ -178,12 +274,8 @@ impl Head {
         whole.submit_beside_without_durability(Whole { retry });
     }
 
-    fn write(&self, bio: Bio) {
-        self.write_in(self.core.enter(), bio);
-    }
-
-    fn write_in(&self, member: Member, bio: Bio) {
-        if let Some(bio) = self.not_excluded(&member, bio) {
+    fn write_in(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, way: Way) {
+        if let Some(bio) = Self::not_excluded(&member, bio) {
             let Some(first) = Self::first(&member, &bio) else {
                 return bio.end(BlkStatus::IOERR);
             };
@@ -195,13 +287,13 @@ impl Head {
                     }
                     Self::write_present(member, bio, first);
                 }
-                Place::Absent | Place::Zero => self.write_new(member, bio, first),
+                Place::Absent | Place::Zero => Self::write_new(this, member, bio, first, way),
             }
         }
     }
 
     /// Gives the bio back unless `settle` is moving its blocks; then it waits.
-    fn not_excluded(&self, member: &Member, bio: Bio) -> Option<Bio> {
+    fn not_excluded(member: &Member, bio: Bio) -> Option<Bio> {
         let run = covering(bio.sector(), bio.sectors());
         if !member.is_excluded(run) {
             return Some(bio);
@@ -229,17 +321,17 @@ impl Head {
 
     /// A write to blocks that have no data here. Whole blocks go to their slots, without the network; they are claimed
     /// at submission, so that a fill that is under way drops them (rule 4).
-    fn write_new(&self, member: Member, bio: Bio, first: First) {
+    fn write_new(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, first: First, way: Way) {
         if !member.may_change_state() {
             return bio.end(BlkStatus::IOERR);
         }
         let (sectors, whole) = whole_front(bio.sector(), first.sectors);
+        if !whole {
+            return Self::to_stream(this, member, bio, sectors, way);
+        }
         let Some(bio) = Self::front(&member, bio, sectors) else {
             return;
         };
-        if !whole {
-            return self.to_stream(bio);
-        }
         let run = covering(bio.sector(), bio.sectors());
         let Some(bio) = Self::claim(&member, bio, run) else {
             return;
@@ -271,29 +363,32 @@ impl Head {
     }
 
     /// Discard and write-zeroes: recorded, so that nothing comes back from the repository or from old contents (rule 8).
-    fn zero(&self, bio: Bio) {
-        let member = self.core.enter();
-        let Some(bio) = self.not_excluded(&member, bio) else {
+    fn zero(this: ArcBorrow<'_, Self>, bio: Bio, way: Way) {
+        let member = this.core.enter();
+        let Some(bio) = Self::not_excluded(&member, bio) else {
             return;
         };
         let Some(first) = Self::first(&member, &bio) else {
             return bio.end(BlkStatus::IOERR);
         };
         if first.piece.place == Place::Home {
-            return self.zero_home(member, bio, first);
+            return Self::zero_home(this, member, bio, first, way);
         }
         if !member.may_change_state() {
             return bio.end(BlkStatus::IOERR);
         }
         let (sectors, whole) = whole_front(bio.sector(), first.sectors);
+        if !whole && bio.op() == Op::WriteZeroes {
+            // Merged.
+            return Self::to_stream(this, member, bio, sectors, way);
+        }
         let Some(bio) = Self::front(&member, bio, sectors) else {
             return;
         };
-        match (whole, bio.op()) {
-            (true, _) => Self::zero_blocks(&member, bio),
-            // A part of a block: a discard is only a hint; zeroes are merged.
-            (false, Op::Discard) => bio.end(BlkStatus::OK),
-            (false, _) => self.to_stream(bio),
+        match whole {
+            true => Self::zero_blocks(&member, bio),
+            // A discard of a part of a block is only a hint.
+            false => bio.end(BlkStatus::OK),
         }
     }
 
@@ -309,16 +404,16 @@ impl Head {
         bio.end(BlkStatus::OK);
     }
 
-    fn zero_home(&self, member: Member, bio: Bio, first: First) {
+    fn zero_home(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, first: First, way: Way) {
         let discard = bio.op() == Op::Discard;
+        if !discard && !member.disk.can_write_zeroes() {
+            return Self::to_stream(this, member, bio, first.sectors, way);
+        }
         let Some(bio) = Self::front(&member, bio, first.sectors) else {
             return;
         };
         if discard && !member.disk.can_discard() {
             return bio.end(BlkStatus::OK);
-        }
-        if !discard && !member.disk.can_write_zeroes() {
-            return self.to_stream(bio);
         }
         if let Err(bio) = Self::send(member, bio, first.sector, Purpose::Write) {
             bio.end(BlkStatus::AGAIN);

@@ -55,8 +55,11 @@ use kernel::{
 pub(super) const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
 /// Blocks that are fetched, or moved, in one piece at most: a mebibyte.
 pub(super) const PIECE_BLOCKS: u64 = 256;
-/// Pages kept in reserve: one piece, and the single blocks of writes that are merged.
-const RESERVE_PAGES: usize = 288;
+/// Pages kept in reserve: one piece.
+const RESERVE_PAGES: usize = PIECE_BLOCKS as usize;
+/// Pages kept in reserve for writes that are merged, one each: a reserve of their own, as what they would wait for may
+/// be freed only when they are through, or when the network is back.
+const RESERVE_MERGES: usize = 32;
 /// Bios kept in reserve in each set.
 const RESERVE_BIOS: u32 = 64;
 
@@ -83,8 +86,12 @@ pub(super) struct Counters {
 
 /// The work queues of the device. The device drops them last, after everything that could use them is idle.
 pub(super) struct Queues {
-    /// Requests of the stream queue, and bios that have to be submitted again.
+    /// What is for the stream queue and waits for its tags.
+    pub(super) feed: Queue,
+    /// Requests of the stream queue.
     pub(super) stream: Queue,
+    /// Bios that have to be submitted again. Nobody here waits for the network.
+    pub(super) again: Queue,
     /// The end of fetches that were stored.
     pub(super) store: Queue,
     /// Fill and commit.
@@ -94,7 +101,9 @@ pub(super) struct Queues {
 impl Queues {
     pub(super) fn new() -> Result<Arc<Self>> {
         let queues = Self {
+            feed: Queue::new(c"imgstream_feed")?,
             stream: Queue::new(c"imgstream_stream")?,
+            again: Queue::new(c"imgstream_again")?,
             store: Queue::new(c"imgstream_store")?,
             background: Queue::new(c"imgstream_bg")?,
         };
@@ -124,11 +133,16 @@ pub(super) struct Inner {
     pub(super) units: Units,
     /// Pages for them.
     pub(super) pool: Arc<PagePool>,
+    /// Pages for writes that are merged.
+    pub(super) merges: Arc<PagePool>,
     /// One block of zeroes.
     pub(super) zeroes: PageBuf,
     /// Front parts of bios that were split.
     #[pin]
     pub(super) splits: BioSet<()>,
+    /// The same of what goes to the stream queue, and may wait there for the network.
+    #[pin]
+    pub(super) stream_splits: BioSet<()>,
     /// Clones sent to the disk.
     #[pin]
     pub(super) clones: BioSet<LocalIo>,
@@ -173,8 +187,10 @@ impl Inner {
             retry,
             units <- Units::new(),
             pool,
+            merges: PagePool::new(RESERVE_MERGES)?,
             zeroes,
             splits <- BioSet::new(RESERVE_BIOS, false),
+            stream_splits <- BioSet::new(RESERVE_BIOS, false),
             clones <- BioSet::new(RESERVE_BIOS, false),
             wholes <- BioSet::new(RESERVE_BIOS, false),
             own <- BioSet::new(RESERVE_BIOS, true),

@@ -101,7 +101,7 @@ fn try_write_block(
     image: Option<(&PageBuf, usize)>,
 ) -> Result<u32> {
     let run = Run::new(block, 1);
-    let page = PageBuf::new(&core.pool, 1)?;
+    let page = PageBuf::new(&core.merges, 1)?;
     loop {
         let member = core.enter();
         if member.is_excluded(run) {

@@ -106,7 +106,7 @@ impl Retry {
 
     fn kick(self: &Arc<Self>) {
         // Not queued means that it is queued already.
-        let _ = self.queues.stream.enqueue(self.clone());
+        let _ = self.queues.again.enqueue(self.clone());
     }
 
     fn take(&self) -> Lists {

@@ -130,7 +130,11 @@ impl Scan {
             return Ok(true);
         };
         if !self.core.may_change_state() || self.core.fetch_failed_lately() {
-            return Err(EIO);
+            // With a connection the scan's own read ends soon, well or not; without one it would hold up who opens the disk.
+            return match self.core.connected() {
+                true => Err(EIO),
+                false => Ok(false),
+            };
         }
         if !self.core.units.overlaps(absent) {
             want(

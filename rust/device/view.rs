@@ -36,6 +36,7 @@ use crate::{
         },
     },
 };
+use core::sync::atomic::AtomicBool;
 use imgstream_engine::{
     block::Run,
     locate::BootRun, //
@@ -51,6 +52,7 @@ use kernel::{
 /// The driver of the view.
 pub(super) struct View {
     core: Arc<Core>,
+    closed: AtomicBool,
 }
 
 impl View {
@@ -67,7 +69,11 @@ impl View {
             visibility: Visibility::Whole,
             read_only: true,
         };
-        BioDisk::add(Arc::new(Self { core: core.clone() }, GFP_KERNEL)?, config)
+        let view = Self {
+            core: core.clone(),
+            closed: AtomicBool::new(false),
+        };
+        BioDisk::add(Arc::new(view, GFP_KERNEL)?, config)
     }
 }
 
@@ -99,6 +105,10 @@ impl BioDriver for View {
             }
             Err(bio) => bio.end(BlkStatus::AGAIN),
         }
+    }
+
+    fn closed(&self) -> &AtomicBool {
+        &self.closed
     }
 }
 

@@ -65,6 +65,19 @@ unsigned int imgstream_disk_openers(struct gendisk *disk)
 	return disk_openers(disk);
 }
 
+/* Sets *closed unless somebody has the disk open; ->open() looks at it with the same lock held. */
+bool imgstream_disk_close_if_unused(struct gendisk *disk, bool *closed)
+{
+	bool unused;
+
+	mutex_lock(&disk->open_mutex);
+	unused = !disk_openers(disk);
+	if (unused)
+		WRITE_ONCE(*closed, true);
+	mutex_unlock(&disk->open_mutex);
+	return unused;
+}
+
 void imgstream_queue_limits_stack(struct queue_limits *lim, struct block_device *bdev)
 {
 	queue_limits_stack_bdev(lim, bdev, 0, "imgstream");

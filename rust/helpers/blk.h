@@ -17,6 +17,7 @@ void imgstream_bio_copy_to(struct bio *bio, unsigned int off, struct page *page,
 struct request *imgstream_blk_mq_rq_from_pdu(void *pdu);
 void *imgstream_blk_mq_rq_to_pdu(struct request *rq);
 unsigned int imgstream_disk_openers(struct gendisk *disk);
+bool imgstream_disk_close_if_unused(struct gendisk *disk, bool *closed);
 void imgstream_queue_limits_stack(struct queue_limits *lim, struct block_device *bdev);
 unsigned int imgstream_bdev_max_discard_sectors(struct block_device *bdev);
 unsigned int imgstream_bdev_write_zeroes_sectors(struct block_device *bdev);

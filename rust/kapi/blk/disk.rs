@@ -18,7 +18,11 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    ptr::NonNull, //
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    }, //
 };
 use kernel::{
     device::Device,
@@ -131,6 +135,11 @@ impl Added {
         unsafe { bindings::imgstream_disk_openers(self.disk.as_ptr()) }
     }
 
+    fn close_if_unused(&self, closed: &AtomicBool) -> bool {
+        // SAFETY: Valid by the type invariant; an `AtomicBool` is a byte like C's `bool`, and is written as a whole.
+        unsafe { bindings::imgstream_disk_close_if_unused(self.disk.as_ptr(), closed.as_ptr()) }
+    }
+
     fn device(&self) -> &Device {
         // SAFETY: Added by the type invariant; the device is a part of the disk.
         unsafe { Device::from_raw(bindings::imgstream_disk_to_dev(self.disk.as_ptr())) }
@@ -174,6 +183,9 @@ pub(crate) trait BioDriver: Send + Sync + 'static {
     /// Takes a bio. Process context; may sleep for memory of its own reserves only, as the submitter's other bios wait
     /// meanwhile.
     fn submit(this: ArcBorrow<'_, Self>, bio: Bio);
+
+    /// Where it is noted that nobody may open the disk any more.
+    fn closed(&self) -> &AtomicBool;
 }
 
 /// A bio-based disk.
@@ -192,6 +204,7 @@ unsafe impl<T: BioDriver> Sync for BioDisk<T> {}
 impl<T: BioDriver> BioDisk<T> {
     const FOPS: &'static Fops = &Fops(bindings::block_device_operations {
         submit_bio: Some(Self::submit_bio),
+        open: Some(Self::open),
         owner: THIS_MODULE.as_ptr(),
         ..pin_init::zeroed()
     });
@@ -220,6 +233,38 @@ impl<T: BioDriver> BioDisk<T> {
     /// How many have it open.
     pub(crate) fn openers(&self) -> u32 {
         self.added.as_ref().map_or(0, Added::openers)
+    }
+
+    fn driver(&self) -> &T {
+        // SAFETY: A reference is kept until `self` is dropped.
+        unsafe { &*self.driver }
+    }
+
+    /// Lets nobody open it from now on; `false`, and nothing is changed, if somebody has. Sleeps.
+    pub(crate) fn close_if_unused(&self) -> bool {
+        self.added
+            .as_ref()
+            .is_none_or(|added| added.close_if_unused(self.driver().closed()))
+    }
+
+    /// Takes [`Self::close_if_unused`] back.
+    pub(crate) fn reopen(&self) {
+        self.driver().closed().store(false, Ordering::Release);
+    }
+
+    /// # Safety
+    ///
+    /// Called by the block layer for a disk made by `add`, with its `open_mutex` held.
+    unsafe extern "C" fn open(
+        disk: *mut bindings::gendisk,
+        _mode: bindings::blk_mode_t,
+    ) -> core::ffi::c_int {
+        // SAFETY: The disk's private data is the `T` given to `add`, which lives as long as the disk is there.
+        let driver = unsafe { ArcBorrow::from_raw((*disk).private_data as *const T) };
+        match driver.closed().load(Ordering::Acquire) {
+            true => ENXIO.to_errno(),
+            false => 0,
+        }
     }
 
     /// What finds the partitions.
