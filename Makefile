@@ -10,7 +10,7 @@ help:
 	@echo 'Build'
 	@echo '  module       imgstream.ko for the stock kernel of Debian trixie-backports  -> build/module'
 	@echo '  tools        imgstreamctl, one static program for any Debian               -> build/tools'
-	@echo '  install      puts both and the initramfs hooks into DESTDIR (default: this computer)'
+	@echo '  install      puts both and the initramfs hooks under DESTDIR: the root of an image'
 	@echo 'See it work'
 	@echo '  demo         a Debian moves to another image in virtual machines, and back'
 	@echo 'Test'

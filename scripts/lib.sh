@@ -44,3 +44,9 @@ in_namespace() {
 	fi
 	unshare "${user[@]}" --mount --pid --fork --kill-child -- "$@"
 }
+
+# need_namespace: ends with a sentence where in_namespace cannot work.
+need_namespace() {
+	in_namespace true ||
+		die "no mount and PID namespace can be made here: run as root, or where users may make namespaces"
+}

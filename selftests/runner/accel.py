@@ -5,6 +5,7 @@
 per boot of this computer."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,8 +46,11 @@ def _kvm_works() -> bool:
 
 def accelerator() -> str:
     """What goes behind -accel: $IMGSTREAM_ACCEL, or what was found out."""
-    if os.environ.get("IMGSTREAM_ACCEL"):
-        return os.environ["IMGSTREAM_ACCEL"]
+    wanted = os.environ.get("IMGSTREAM_ACCEL")
+    if wanted:
+        if wanted.split(",")[0] not in ("kvm", "tcg"):
+            sys.exit(f"imgstream: IMGSTREAM_ACCEL={wanted}: kvm or tcg is possible")
+        return wanted
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     known = CACHE / "accelerator"
     if known.exists() and known.read_text(encoding="ascii").split()[0] == boot:

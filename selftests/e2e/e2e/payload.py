@@ -22,6 +22,7 @@ def staged(work, kernel):
     """Everything that `make install` puts into a target, in a directory of its own."""
     place = work / "install"
     shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     run("make", "-s", "-C", REPO, "install", f"DESTDIR={place}", f"KVER={kernel}")
     return place
 
