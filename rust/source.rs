@@ -11,6 +11,7 @@
 //! never both). Callbacks of fetches run without any of them.
 
 mod driver;
+mod errors;
 mod fetch;
 mod link;
 mod repository;
@@ -24,7 +25,7 @@ use kernel::{
 };
 use link::Link;
 
-pub(crate) use driver::is_refusal;
+pub(crate) use errors::is_refusal;
 pub(crate) use fetch::{
     Fetch,
     FetchDone,

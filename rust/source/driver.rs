@@ -2,10 +2,16 @@
 
 //! Drives the session: bytes from the socket to it and back, reads to it, time to it.
 //!
-//! It decides nothing about the protocol. What it does decide: which portal, in which order reads are submitted, and
-//! what is said on the console.
+//! It decides nothing about the protocol. What it does decide: which portal ([`connection`]), in which order reads are
+//! submitted, and what is said on the console.
+
+mod connection;
 
 use super::{
+    errors::{
+        errno_of,
+        reason_of, //
+    },
     fetch::{
         Fetch,
         FetchQueue,
@@ -21,32 +27,24 @@ use super::{
 };
 use crate::kapi::{
     errno::Errno,
-    net::{
-        Received,
-        Socket,
-        State, //
-    },
+    net::Received,
     time::{
         now_ms,
         Pacer, //
     }, //
 };
-use core::sync::atomic::Ordering;
 use imgstream_engine::session::{
     Complaint,
     Event,
     ReadError,
     ReadId,
-    Reason,
     Session,
     Stage,
     SubmitError,
     Want,
-    CONNECT_TIMEOUT_MS,
     MAX_READS,
     SCRATCH_BYTES, //
 };
-use imgstream_proto::abi::status::Connection;
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -54,13 +52,6 @@ use kernel::{
 
 /// Bytes received until finished reads are reported.
 const ROUND_BYTES: usize = 1 << 20;
-
-/// Pause before the next portal while not all have been tried.
-const NEXT_PORTAL_MS: u64 = 100;
-
-/// Pause while this computer itself has no network: asking costs nothing and nobody else is bothered. When the system's
-/// own network set-up takes the interface over, the reads of the root file system wait for this.
-const NO_NETWORK_MS: u64 = 1_000;
 
 /// Bytes that are asked for without anybody waiting: what a reader waits for at most before its own come, 20 ms of a
 /// gigabit network.
@@ -171,103 +162,6 @@ impl Driver {
             .is_some()
     }
 
-    fn connect(&mut self, link: &Arc<Link>) {
-        match &self.transport {
-            Transport::Down { retry_at_ms } if *retry_at_ms <= now_ms() => self.begin_connect(link),
-            Transport::Connecting { .. } => self.finish_connect(link),
-            _ => {}
-        }
-    }
-
-    fn begin_connect(&mut self, link: &Arc<Link>) {
-        let Some(portal) = self.portals.current() else {
-            return;
-        };
-        let last = link.status().snapshot().reason;
-        link.status()
-            .enter(Connection::Connecting, Some(portal), last);
-        match Socket::connect(portal, link.clone()) {
-            Ok(socket) => {
-                let until_ms = now_ms().saturating_add(CONNECT_TIMEOUT_MS);
-                self.transport = Transport::Connecting { socket, until_ms };
-                // It may be up already: then nobody wakes us.
-                self.finish_connect(link);
-            }
-            Err(error) if is_local(error) => {
-                self.retry(link, reason_of(error), Some(NO_NETWORK_MS))
-            }
-            Err(error) => self.connect_failed(link, reason_of(error)),
-        }
-    }
-
-    fn finish_connect(&mut self, link: &Arc<Link>) {
-        let Transport::Connecting { socket, until_ms } = &self.transport else {
-            return;
-        };
-        let (state, error) = (socket.state(), socket.take_error());
-        match (state, error) {
-            (State::Connecting, Ok(())) if now_ms() < *until_ms => {}
-            (State::Connecting, Ok(())) => self.connect_failed(link, Line::of("no answer")),
-            (State::Established, Ok(())) => self.established(link),
-            (State::Closed, Ok(())) => self.connect_failed(link, Line::of("connection closed")),
-            (_, Err(error)) => self.connect_failed(link, reason_of(error)),
-        }
-    }
-
-    fn established(&mut self, link: &Arc<Link>) {
-        let closed = Transport::Closed;
-        if let Transport::Connecting { socket, .. } =
-            core::mem::replace(&mut self.transport, closed)
-        {
-            self.transport = Transport::Up(socket);
-            self.session.connected(now_ms());
-            let last = link.status().snapshot().reason;
-            link.status().enter(Connection::Login, None, last);
-        }
-    }
-
-    fn connect_failed(&mut self, link: &Arc<Link>, reason: Line) {
-        self.session.connect_failed(now_ms());
-        self.retry(link, reason, None);
-    }
-
-    /// The connection is of no use any more. Does nothing if there is none.
-    fn drop_connection(&mut self, link: &Arc<Link>, reason: Line) {
-        match self.transport {
-            Transport::Closed => return,
-            Transport::Down { .. } if !self.closing => return,
-            _ => {}
-        }
-        let was_ready = link.status().ready();
-        self.session.disconnected(now_ms());
-        if was_ready && !self.closing {
-            let counters = link.status().counters();
-            counters.reconnects.fetch_add(1, Ordering::Relaxed);
-            self.down_since_ms = now_ms();
-            self.complaint = Complaint::new(self.down_since_ms);
-        }
-        self.retry(link, reason, None);
-    }
-
-    /// Waits for the next attempt, `pause_ms` or what the session says, or for nothing if there is none to be. Closes the
-    /// socket.
-    fn retry(&mut self, link: &Arc<Link>, reason: Line, pause_ms: Option<u64>) {
-        if self.closing {
-            self.transport = Transport::Closed;
-            link.status().enter(Connection::Closed, None, Line::EMPTY);
-            return link.closed();
-        }
-        let pause = match (self.portals.advance(), pause_ms) {
-            (_, Some(pause)) => pause,
-            (true, None) => self.session.backoff_ms(),
-            (false, None) => NEXT_PORTAL_MS,
-        };
-        self.transport = Transport::Down {
-            retry_at_ms: now_ms().saturating_add(pause),
-        };
-        link.status().enter(Connection::Disconnected, None, reason);
-    }
-
     /// Receives and tells the session. Returns whether there may be more.
     fn receive(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) -> bool {
         let mut bytes = 0;
@@ -315,19 +209,6 @@ impl Driver {
                 Event::Disconnect(reason) => self.disconnect(link, reason),
             }
         }
-    }
-
-    fn ready(&mut self, link: &Arc<Link>) {
-        link.status().enter(Connection::Ready, None, Line::EMPTY);
-        let Some(portal) = self.portals.current() else {
-            return;
-        };
-        let seconds = now_ms().saturating_sub(self.down_since_ms) / 1000;
-        pr_info!("connected to the repository at {portal} after {seconds} s\n");
-    }
-
-    fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {
-        self.drop_connection(link, Line::of(reason));
     }
 
     fn read_done(
@@ -404,68 +285,5 @@ impl Driver {
                 Err(error) => return self.drop_connection(link, reason_of(error)),
             }
         }
-    }
-
-    /// Says that reads wait, once a minute.
-    fn complain(&mut self, link: &Arc<Link>) {
-        let now = now_ms();
-        let waiting = link
-            .status()
-            .counters()
-            .demand_inflight
-            .load(Ordering::Relaxed);
-        if self.closing || link.status().ready() || now < self.complaint.due_ms() {
-            return;
-        }
-        let snapshot = link.status().snapshot();
-        let reason = snapshot.reason.as_str();
-        if !self.complaint.take(now, !reason.is_empty()) {
-            return;
-        }
-        let seconds = now.saturating_sub(self.down_since_ms) / 1000;
-        if let Some(portal) = snapshot.portal {
-            pr_warn!(
-                "no connection to the repository at {portal} for {seconds} s: {reason}; reads waiting: {waiting}\n"
-            );
-        }
-    }
-}
-
-/// An error of the network as a person knows it.
-fn reason_of(error: Error) -> Line {
-    let sentence = match Errno::from_error(error) {
-        Some(Errno::ConnectionRefused) => "connection refused",
-        Some(Errno::ConnectionReset) => "connection reset",
-        Some(Errno::HostUnreachable) => "no route to host",
-        Some(Errno::NetworkUnreachable) => "network is unreachable",
-        Some(Errno::NetworkDown) => "network is down",
-        _ if error == ETIMEDOUT => "no answer",
-        _ if error == EPIPE => "connection closed",
-        _ => return Line::of(format_args!("network error {}", error.to_errno())),
-    };
-    Line::of(sentence)
-}
-
-/// Whether nothing was sent to anybody, because there is no interface or no route.
-fn is_local(error: Error) -> bool {
-    matches!(
-        Errno::from_error(error),
-        Some(Errno::NetworkUnreachable | Errno::NetworkDown)
-    )
-}
-
-/// Whether a fetch ended so because the target refused the read. Every other error passes: it is this computer's.
-pub(crate) fn is_refusal(error: Error) -> bool {
-    matches!(
-        Errno::from_error(error),
-        Some(Errno::NoData | Errno::RemoteIo)
-    )
-}
-
-/// What a reader gets. The block layer makes ENODATA a medium error, EREMOTEIO a target error.
-fn errno_of(error: ReadError) -> Error {
-    match error {
-        ReadError::Medium(_) => Errno::NoData.into(),
-        _ => Errno::RemoteIo.into(),
     }
 }

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The connection of the [`Driver`]: how it is made, lost, waited for and spoken of.
+
+use super::Driver;
+use crate::{
+    kapi::{
+        net::{
+            Socket,
+            State, //
+        },
+        time::now_ms, //
+    },
+    source::{
+        errors::{
+            is_local,
+            reason_of, //
+        },
+        link::Link,
+        status::Line,
+        transport::Transport, //
+    }, //
+};
+use core::sync::atomic::Ordering;
+use imgstream_engine::session::{
+    Complaint,
+    Reason,
+    CONNECT_TIMEOUT_MS, //
+};
+use imgstream_proto::abi::status::Connection;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Pause before the next portal while not all have been tried.
+const NEXT_PORTAL_MS: u64 = 100;
+
+/// Pause while this computer itself has no network: asking costs nothing and nobody else is bothered. When the system's
+/// own network set-up takes the interface over, the reads of the root file system wait for this.
+const NO_NETWORK_MS: u64 = 1_000;
+
+impl Driver {
+    pub(super) fn connect(&mut self, link: &Arc<Link>) {
+        match &self.transport {
+            Transport::Down { retry_at_ms } if *retry_at_ms <= now_ms() => self.begin_connect(link),
+            Transport::Connecting { .. } => self.finish_connect(link),
+            _ => {}
+        }
+    }
+
+    fn begin_connect(&mut self, link: &Arc<Link>) {
+        let Some(portal) = self.portals.current() else {
+            return;
+        };
+        let last = link.status().snapshot().reason;
+        link.status()
+            .enter(Connection::Connecting, Some(portal), last);
+        match Socket::connect(portal, link.clone()) {
+            Ok(socket) => {
+                let until_ms = now_ms().saturating_add(CONNECT_TIMEOUT_MS);
+                self.transport = Transport::Connecting { socket, until_ms };
+                // It may be up already: then nobody wakes us.
+                self.finish_connect(link);
+            }
+            Err(error) if is_local(error) => {
+                self.retry(link, reason_of(error), Some(NO_NETWORK_MS))
+            }
+            Err(error) => self.connect_failed(link, reason_of(error)),
+        }
+    }
+
+    fn finish_connect(&mut self, link: &Arc<Link>) {
+        let Transport::Connecting { socket, until_ms } = &self.transport else {
+            return;
+        };
+        let (state, error) = (socket.state(), socket.take_error());
+        match (state, error) {
+            (State::Connecting, Ok(())) if now_ms() < *until_ms => {}
+            (State::Connecting, Ok(())) => self.connect_failed(link, Line::of("no answer")),
+            (State::Established, Ok(())) => self.established(link),
+            (State::Closed, Ok(())) => self.connect_failed(link, Line::of("connection closed")),
+            (_, Err(error)) => self.connect_failed(link, reason_of(error)),
+        }
+    }
+
+    fn established(&mut self, link: &Arc<Link>) {
+        let closed = Transport::Closed;
+        if let Transport::Connecting { socket, .. } =
+            core::mem::replace(&mut self.transport, closed)
+        {
+            self.transport = Transport::Up(socket);
+            self.session.connected(now_ms());
+            let last = link.status().snapshot().reason;
+            link.status().enter(Connection::Login, None, last);
+        }
+    }
+
+    fn connect_failed(&mut self, link: &Arc<Link>, reason: Line) {
+        self.session.connect_failed(now_ms());
+        self.retry(link, reason, None);
+    }
+
+    /// The connection is of no use any more. Does nothing if there is none.
+    pub(super) fn drop_connection(&mut self, link: &Arc<Link>, reason: Line) {
+        match self.transport {
+            Transport::Closed => return,
+            Transport::Down { .. } if !self.closing => return,
+            _ => {}
+        }
+        let was_ready = link.status().ready();
+        self.session.disconnected(now_ms());
+        if was_ready && !self.closing {
+            let counters = link.status().counters();
+            counters.reconnects.fetch_add(1, Ordering::Relaxed);
+            self.down_since_ms = now_ms();
+            self.complaint = Complaint::new(self.down_since_ms);
+        }
+        self.retry(link, reason, None);
+    }
+
+    /// Waits for the next attempt, `pause_ms` or what the session says, or for nothing if there is none to be. Closes the
+    /// socket.
+    fn retry(&mut self, link: &Arc<Link>, reason: Line, pause_ms: Option<u64>) {
+        if self.closing {
+            self.transport = Transport::Closed;
+            link.status().enter(Connection::Closed, None, Line::EMPTY);
+            return link.closed();
+        }
+        let pause = match (self.portals.advance(), pause_ms) {
+            (_, Some(pause)) => pause,
+            (true, None) => self.session.backoff_ms(),
+            (false, None) => NEXT_PORTAL_MS,
+        };
+        self.transport = Transport::Down {
+            retry_at_ms: now_ms().saturating_add(pause),
+        };
+        link.status().enter(Connection::Disconnected, None, reason);
+    }
+
+    pub(super) fn ready(&mut self, link: &Arc<Link>) {
+        link.status().enter(Connection::Ready, None, Line::EMPTY);
+        let Some(portal) = self.portals.current() else {
+            return;
+        };
+        let seconds = now_ms().saturating_sub(self.down_since_ms) / 1000;
+        pr_info!("connected to the repository at {portal} after {seconds} s\n");
+    }
+
+    pub(super) fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {
+        self.drop_connection(link, Line::of(reason));
+    }
+
+    /// Says that reads wait, once a minute.
+    pub(super) fn complain(&mut self, link: &Arc<Link>) {
+        let now = now_ms();
+        let waiting = link
+            .status()
+            .counters()
+            .demand_inflight
+            .load(Ordering::Relaxed);
+        if self.closing || link.status().ready() || now < self.complaint.due_ms() {
+            return;
+        }
+        let snapshot = link.status().snapshot();
+        let reason = snapshot.reason.as_str();
+        if !self.complaint.take(now, !reason.is_empty()) {
+            return;
+        }
+        let seconds = now.saturating_sub(self.down_since_ms) / 1000;
+        if let Some(portal) = snapshot.portal {
+            pr_warn!(
+                "no connection to the repository at {portal} for {seconds} s: {reason}; reads waiting: {waiting}\n"
+            );
+        }
+    }
+}
