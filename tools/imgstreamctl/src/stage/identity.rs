@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Is this the disk that the plan was made for, and what is on it.
 
+use std::sync::mpsc;
+
 use imgstream_proto::disk::{BLOCK_LEN, SECTOR_LEN};
 use sha2::{Digest, Sha256};
 
@@ -34,18 +36,47 @@ pub fn lba0_crc32c(disk: &mut dyn Medium) -> Result<u32> {
     Ok(crc32c::crc32c(&block[..SECTOR_LEN]))
 }
 
-/// SHA-256 of the first `len_bytes`, a multiple of 4 KiB.
+/// SHA-256 of the first `len_bytes`, a multiple of 4 KiB. The machine is down meanwhile, so reading and hashing overlap.
 pub fn hash(disk: &mut dyn Medium, len_bytes: u64, report: &mut Report) -> Result<[u8; 32]> {
-    const CHUNK: usize = 1 << 20;
+    /// What is read ahead of the hash at most, in chunks.
+    const AHEAD: usize = 4;
+    std::thread::scope(|scope| {
+        let (chunks, read) = mpsc::sync_channel(AHEAD);
+        let hasher = scope.spawn(move || hash_all(&read));
+        let sent = read_chunks(disk, len_bytes, report, &chunks);
+        drop(chunks);
+        let hash = hasher.join();
+        sent?;
+        hash.map_err(|_| Error::Other("hashing the source failed".into()))
+    })
+}
+
+fn hash_all(chunks: &mpsc::Receiver<Vec<u8>>) -> [u8; 32] {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; CHUNK];
+    for chunk in chunks {
+        hasher.update(&chunk);
+    }
+    hasher.finalize().into()
+}
+
+/// Stops early only if nobody takes the chunks any more.
+fn read_chunks(
+    disk: &mut dyn Medium,
+    len_bytes: u64,
+    report: &mut Report,
+    chunks: &mpsc::SyncSender<Vec<u8>>,
+) -> Result<()> {
+    const CHUNK_BYTES: u64 = 1 << 20;
     let mut done = 0;
     while done < len_bytes {
-        let now = CHUNK.min((len_bytes - done) as usize);
-        disk.read(done, &mut buffer[..now])?;
-        hasher.update(&buffer[..now]);
-        done += now as u64;
+        let now = CHUNK_BYTES.min(len_bytes - done);
+        let mut chunk = vec![0; now as usize];
+        disk.read(done, &mut chunk)?;
+        done += now;
         report.progress("hashing the source", done, len_bytes);
+        if chunks.send(chunk).is_err() {
+            break;
+        }
     }
-    Ok(hasher.finalize().into())
+    Ok(())
 }
