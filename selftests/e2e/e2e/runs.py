@@ -48,9 +48,7 @@ def migrate_and_commit(pair, work, harder=False):
             job.power_off()
         count = _plain_boot(job)
         if pair.target_system.table == "gpt":
-            raw = job.raw()
-            check.gpt_is_whole(raw)
-            raw.unlink()
+            check.gpt_is_whole(job.ends())
             job.say("disk", "GPT is whole, its backup in the last sector")
     return {"ready_s": round(ready, 1), "fetched_at_ready_bytes": fetched, "commit_s": round(took, 1),
             "network_free_boot": True, "files_checked": count}
@@ -139,7 +137,8 @@ def roll_back(pair, work, harder=False):
         check.carry_lists(job.machine, pair.source.files, job.work, LISTED, LEAVE_OUT_SOURCE + (network.FILE,))
         job.machine.command("sync")
         size = source.blocks(job.machine)
-        source.cancel(job)
+        if harder:
+            source.cancel(job)
         job.begin_migrate("--hash-source")
         job.await_target()
         job.root_is_imgstream()
