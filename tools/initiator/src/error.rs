@@ -27,7 +27,7 @@ pub enum Error {
         reason: Reason,
     },
     /// Nothing got on for too long.
-    #[error("portal {portal}: nothing got on for {seconds} s: {why}")]
+    #[error("the portal {portal} {why}; tried for {seconds} s")]
     Patience {
         /// The portal that was tried last.
         portal: SocketAddr,

@@ -17,6 +17,7 @@
 mod chunks;
 mod error;
 mod link;
+mod trouble;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -30,9 +31,12 @@ pub use imgstream_proto::iscsi::inquiry::Designator;
 use chunks::Chunks;
 use imgstream_engine::session::{Config, Name, MAX_CANARIES};
 use link::{Happened, Link};
+pub use trouble::Trouble;
 
 /// Patience with the first connection: somebody may have mistyped its address.
 const FIRST_PATIENCE: Duration = Duration::from_secs(30);
+/// The same while every portal refuses connections: a target that is being restarted is back by then.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to connect to, and how patiently.
 #[derive(Clone, Debug)]
@@ -51,6 +55,8 @@ pub struct Options {
     pub timing: Timing,
     /// How long nothing may get on before a call fails.
     pub patience: Duration,
+    /// Is told what a call waits for, each trouble once.
+    pub tell: fn(&Trouble),
 }
 
 impl Options {
@@ -64,6 +70,7 @@ impl Options {
             identity: None,
             timing: Timing::DEFAULT,
             patience: Duration::from_secs(120),
+            tell: |_| {},
         }
     }
 
@@ -132,11 +139,11 @@ impl Client {
     }
 
     fn link(options: &Options) -> Result<(Link, Facts), Error> {
-        let patience = options.patience.min(FIRST_PATIENCE);
-        let mut link = Link::new(options.config()?, &options.portals, patience)?;
+        let mut link = Link::new(options.config()?, &options.portals, options.tell)?;
+        link.set_patience(options.patience.min(FIRST_PATIENCE), REFUSED_PATIENCE);
         loop {
             if let Happened::Ready(facts) = link.step(&mut Chunks::none())? {
-                link.set_patience(options.patience);
+                link.set_patience(options.patience, options.patience);
                 return Ok((link, facts));
             }
         }
@@ -209,11 +216,9 @@ impl Client {
     }
 
     fn start_over(&mut self) -> Result<(), Error> {
-        self.link = Link::new(
-            self.options.config()?,
-            &self.options.portals,
-            self.options.patience,
-        )?;
+        let options = &self.options;
+        self.link = Link::new(options.config()?, &options.portals, options.tell)?;
+        self.link.set_patience(options.patience, options.patience);
         Ok(())
     }
 

@@ -13,9 +13,12 @@ use imgstream_engine::session::{
 
 use crate::chunks::Chunks;
 use crate::error::Error;
+use crate::trouble::{Cause, Trouble};
 
 /// How long a read from the socket blocks at most; the session's own deadlines may shorten it.
 const POLL_MS: u64 = 1000;
+/// The first attempt of all: whoever mistyped an address is told soon.
+const FIRST_CONNECT: Duration = Duration::from_secs(3);
 /// How long a logout may take.
 const LOGOUT: Duration = Duration::from_secs(2);
 
@@ -43,15 +46,22 @@ pub(crate) struct Link {
     /// When a read ended last.
     progress: Instant,
     patience: Duration,
-    /// What the system said about the last connection.
-    trouble: Option<io::Error>,
+    /// The same while every portal refuses connections.
+    patience_refused: Duration,
+    /// Attempts to connect in a row that were refused.
+    refused: usize,
+    /// Why the last connection or attempt ended.
+    trouble: Option<Cause>,
+    /// Who wants to know of it, and what was said already.
+    tell: fn(&Trouble),
+    said: Vec<(SocketAddr, String)>,
 }
 
 impl Link {
     pub(crate) fn new(
         config: Config,
         portals: &[SocketAddr],
-        patience: Duration,
+        tell: fn(&Trouble),
     ) -> Result<Self, Error> {
         Ok(Self {
             session: Session::new(config, vec![0; SCRATCH_BYTES]).map_err(Error::Config)?,
@@ -62,8 +72,12 @@ impl Link {
             connects: 0,
             start: Instant::now(),
             progress: Instant::now(),
-            patience,
+            patience: Duration::ZERO,
+            patience_refused: Duration::ZERO,
+            refused: 0,
             trouble: None,
+            tell,
+            said: Vec::new(),
         })
     }
 
@@ -79,8 +93,10 @@ impl Link {
         self.session.expect(identity);
     }
 
-    pub(crate) fn set_patience(&mut self, patience: Duration) {
+    /// How long nothing may get on, and how long while every portal refuses connections.
+    pub(crate) fn set_patience(&mut self, patience: Duration, refused: Duration) {
         self.patience = patience;
+        self.patience_refused = refused.min(patience);
     }
 
     /// A call begins: what was before does not count against it.
@@ -103,7 +119,7 @@ impl Link {
             self.connect()?;
         }
         if let Err(error) = self.exchange(chunks) {
-            self.trouble = Some(error);
+            self.trouble = Some(Cause::Link(error));
             self.drop_socket();
             self.next_portal()?;
         }
@@ -112,7 +128,10 @@ impl Link {
                 portal: self.portal(),
                 reason,
             }),
-            Happened::Disconnected(_) => self.next_portal().map(|()| Happened::Nothing),
+            Happened::Disconnected(reason) => {
+                self.trouble = Some(Cause::Session(reason));
+                self.next_portal().map(|()| Happened::Nothing)
+            }
             other => Ok(other),
         }
     }
@@ -122,7 +141,7 @@ impl Link {
     }
 
     fn connect(&mut self) -> Result<(), Error> {
-        let timeout = Duration::from_millis(CONNECT_TIMEOUT_MS).min(self.patience);
+        let timeout = self.connect_timeout();
         match TcpStream::connect_timeout(&self.portal(), timeout) {
             Ok(socket) => {
                 // Commands are small and must not wait for the acknowledgement of those before.
@@ -131,35 +150,73 @@ impl Link {
                 self.socket = Some(socket);
                 self.timeout_ms = 0;
                 self.connects += 1;
+                self.refused = 0;
                 self.trouble = None;
                 self.session.connected(self.now_ms());
                 Ok(())
             }
             Err(error) => {
-                self.trouble = Some(error);
+                self.refused = match error.kind() {
+                    ErrorKind::ConnectionRefused => self.refused + 1,
+                    _ => 0,
+                };
+                self.trouble = Some(Cause::Connect(error));
                 self.session.connect_failed(self.now_ms());
                 self.next_portal()
             }
         }
     }
 
+    fn connect_timeout(&self) -> Duration {
+        let usual = Duration::from_millis(CONNECT_TIMEOUT_MS).min(self.patience);
+        match (self.connects, &self.trouble) {
+            (0, None) => usual.min(FIRST_CONNECT),
+            _ => usual,
+        }
+    }
+
+    /// A portal that refuses is there and knows that nobody listens: that takes less patience than one that is silent.
+    fn patience(&self) -> Duration {
+        match self.refused >= self.portals.len() {
+            true => self.patience_refused,
+            false => self.patience,
+        }
+    }
+
     /// The connection is gone: waits, and goes on to the next portal.
     fn next_portal(&mut self) -> Result<(), Error> {
-        let left = self.patience.saturating_sub(self.progress.elapsed());
-        let pause = Duration::from_millis(self.session.backoff_ms());
+        let patience = self.patience();
+        let left = patience.saturating_sub(self.progress.elapsed());
+        let why = self.trouble.as_ref().map(Cause::to_string);
+        let why = why.unwrap_or_default();
+        let portal = self.portal();
         if left.is_zero() {
-            let reason = self.session.last_reason().map(|r| r.to_string());
-            let trouble = self.trouble.as_ref().map(ToString::to_string);
-            let why = trouble.or(reason).unwrap_or_default();
+            let seconds = patience.as_secs();
             return Err(Error::Patience {
-                portal: self.portal(),
-                seconds: self.patience.as_secs(),
+                portal,
+                seconds,
                 why,
             });
         }
+        self.say(portal, why, left);
+        let pause = Duration::from_millis(self.session.backoff_ms());
         std::thread::sleep(pause.min(left));
         self.portal = (self.portal + 1) % self.portals.len();
         Ok(())
+    }
+
+    /// Each trouble once, until things go on.
+    fn say(&mut self, portal: SocketAddr, why: String, left: Duration) {
+        let trouble = (portal, why);
+        if self.said.contains(&trouble) {
+            return;
+        }
+        (self.tell)(&Trouble {
+            portal,
+            why: trouble.1.clone(),
+            left,
+        });
+        self.said.push(trouble);
     }
 
     fn drop_socket(&mut self) {
@@ -228,7 +285,10 @@ impl Link {
     fn event(&mut self, chunks: &mut Chunks<'_>) -> Happened {
         while let Some(event) = self.session.event() {
             match event {
-                Event::Ready(facts) => return Happened::Ready(facts),
+                Event::Ready(facts) => {
+                    self.said.clear();
+                    return Happened::Ready(facts);
+                }
                 Event::ReadDone { id, result } => {
                     self.progress = Instant::now();
                     let offset = chunks.end(id).unwrap_or(0);

@@ -3,7 +3,7 @@
 //! The client against the scripted target over loopback sockets.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use imgstream_initiator::{
@@ -263,15 +263,50 @@ fn refusals_and_errors_are_told_in_words() {
     client.read(4096, &mut vec![0; 4096]).unwrap();
 
     let dead = serve(MIB, vec![]).address();
-    let patience = Duration::from_millis(200);
-    let error = Client::open(Options {
-        patience,
-        ..options(&[dead])
-    })
-    .err()
-    .unwrap();
-    assert!(matches!(error, Error::Patience { .. }), "{error}");
     assert!(matches!(Client::open(options(&[])), Err(Error::NoPortal)));
     let bad = Options::new(&[dead], "a b", 1, ME);
     assert!(matches!(Client::open(bad), Err(Error::Name(_))));
+}
+
+/// What the test below was told; no other test writes here.
+static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+#[test]
+fn a_portal_that_refuses_is_told_of_once_and_not_tried_for_long() {
+    let dead = serve(MIB, vec![]).address();
+    let with = |patience| {
+        Client::open(Options {
+            patience,
+            tell: |trouble| TOLD.lock().unwrap().push(trouble.to_string()),
+            ..options(&[dead])
+        })
+        .err()
+        .unwrap()
+        .to_string()
+    };
+    // Of half a minute, the usual patience, only this is used up.
+    let said = with(Duration::from_secs(30));
+    assert_eq!(
+        said,
+        format!("the portal {dead} refuses connections; tried for 5 s")
+    );
+    assert_eq!(
+        *TOLD.lock().unwrap(),
+        [format!(
+            "the portal {dead} refuses connections; trying for 5 s more"
+        )]
+    );
+    let said = with(Duration::from_millis(200));
+    assert!(said.ends_with("tried for 0 s"), "{said}");
+}
+
+#[test]
+fn one_of_two_portals_that_refuses_does_not_end_it() {
+    let server = serve(
+        MIB,
+        vec![Plan::once(1, Fault::Login(LoginFault::Status(3, 0)))],
+    );
+    let dead = serve(MIB, vec![]).address();
+    let mut client = Client::open(options(&[dead, server.address()])).unwrap();
+    client.read(0, &mut vec![0; MIB]).unwrap();
 }
