@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A raw image file or a disk, opened for reading only.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::fs::{self, File, FileType};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::refusal::Refusal;
+use crate::root;
 
 /// The only logical block size that is supported.
 pub const SECTOR_BYTES: u64 = 512;
@@ -26,14 +27,10 @@ pub struct Disk {
 impl Disk {
     /// Opens `path`; refuses logical block sizes other than 512 bytes.
     pub fn open(path: &Path) -> Result<Disk> {
-        let mut file = File::open(path).map_err(Error::io("opening", path))?;
+        let (mut file, kind) = open(path)?;
         let size_bytes = file
             .seek(SeekFrom::End(0))
             .map_err(Error::io("reading the size of", path))?;
-        let kind = file
-            .metadata()
-            .map_err(Error::io("examining", path))?
-            .file_type();
         let disk = Disk {
             file,
             path: path.to_path_buf(),
@@ -131,5 +128,43 @@ impl Disk {
             Err(rustix::io::Errno::NXIO) => None,
             Err(_) => Some((from_bytes, self.size_bytes)),
         }
+    }
+}
+
+/// Opens `path` for reading.
+pub fn open(path: &Path) -> Result<(File, FileType)> {
+    let kind = kind(path)?;
+    let file = File::open(path).map_err(|error| not_opened(path, error))?;
+    Ok((file, kind))
+}
+
+/// A disk or a file: what else has a name may have no end, or wait for somebody.
+pub fn kind(path: &Path) -> Result<FileType> {
+    let kind = fs::metadata(path)
+        .map_err(|error| not_opened(path, error))?
+        .file_type();
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(kind);
+    }
+    let place = path.display();
+    let found = match kind.is_dir() {
+        true => "a directory",
+        false => "neither a disk nor a file",
+    };
+    let sentence = format!("{place} is {found}; a disk, or an image of one, is needed");
+    Err(Error::Other(sentence))
+}
+
+/// Why a disk or file could not be opened, in a sentence.
+pub fn not_opened(path: &Path, error: io::Error) -> Error {
+    let place = path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::Other(format!("there is no {place}")),
+        // Root is refused by a container or a security module.
+        io::ErrorKind::PermissionDenied if root::required().is_err() => {
+            let what = "open";
+            Refusal::NotAllowed { what, place }.into()
+        }
+        _ => Error::io("opening", path)(error),
     }
 }

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 #![allow(non_ascii_idents, reason = "zerocopy's derive macros make such names")]
 
+pub mod args;
 pub mod blockdev;
 pub mod bootregion;
 pub mod cmd;
@@ -25,6 +26,7 @@ pub mod medium;
 pub mod network;
 pub mod ondisk;
 pub mod plan;
+pub mod portal;
 pub mod power;
 pub mod program;
 pub mod progress;
@@ -32,6 +34,7 @@ pub mod publish;
 pub mod refusal;
 pub mod region;
 pub mod repository;
+pub mod root;
 pub mod signature;
 pub mod stage;
 pub mod switch;

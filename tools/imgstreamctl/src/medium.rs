@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::refusal::Refusal;
 
@@ -60,10 +61,7 @@ impl DiskMedium {
     }
 
     fn open(path: &Path, write: bool, exclusive: OFlags) -> Result<Self> {
-        let is_device = std::fs::metadata(path)
-            .map_err(Error::io("examining", path))?
-            .file_type()
-            .is_block_device();
+        let is_device = disk::kind(path)?.is_block_device();
         let flags = if is_device {
             OFlags::DIRECT | exclusive
         } else {
@@ -106,7 +104,7 @@ impl DiskMedium {
 /// A disk that another holds is in use; anything else is an error.
 fn refusal(path: &Path, error: io::Error) -> Error {
     if error.kind() != io::ErrorKind::ResourceBusy {
-        return Error::io("opening", path)(error);
+        return disk::not_opened(path, error);
     }
     Error::Refused(Refusal::DiskInUse {
         place: path.display().to_string(),

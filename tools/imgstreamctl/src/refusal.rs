@@ -50,6 +50,16 @@ pub enum Refusal {
         what: &'static str,
     },
     /// See [`Exit::PartitionTable`].
+    #[error("{place} is {found}, not a disk or the raw image of one; {instead}")]
+    NotRaw {
+        /// The file or disk.
+        place: String,
+        /// What it is.
+        found: String,
+        /// What to do.
+        instead: String,
+    },
+    /// See [`Exit::PartitionTable`].
     #[error("{place}: the GPT is damaged: {what}")]
     DamagedGpt {
         /// The disk or image.
@@ -193,7 +203,7 @@ pub enum Refusal {
         why: String,
     },
     /// See [`Exit::NoSuperblock`].
-    #[error("no imgstream superblock: {place}")]
+    #[error("no imgstream superblock on {place}: no migration has begun there, or it has ended")]
     NoSuperblock {
         /// The disk, or where was looked.
         place: String,
@@ -270,6 +280,20 @@ pub enum Refusal {
     /// See [`Exit::NotRoot`].
     #[error("only root can do this")]
     NotRoot,
+    /// See [`Exit::NotRoot`].
+    #[error("this user may not {what} {place}; root may")]
+    NotAllowed {
+        /// "open", "write to".
+        what: &'static str,
+        /// The disk or file.
+        place: String,
+    },
+    /// See [`Exit::Usage`].
+    #[error("{0}")]
+    Usage(String),
+    /// See [`Exit::WrongState`].
+    #[error("there is no migration to cancel")]
+    NothingToCancel,
     /// See [`Exit::OneCopyBad`].
     #[error(
         "{place}: a copy of the control structure is bad; the other one is whole, nothing is lost"
@@ -279,7 +303,7 @@ pub enum Refusal {
         place: String,
     },
     /// See [`Exit::NotConfirmed`].
-    #[error("not confirmed, so nothing was done")]
+    #[error("not confirmed, so nothing was done; where nobody can be asked, --yes does it")]
     NotConfirmed,
 }
 
@@ -292,7 +316,9 @@ impl Refusal {
             Refusal::Md { .. } => Exit::Md,
             Refusal::Hibernated { .. } => Exit::Hibernated,
             Refusal::BlockSize { .. } => Exit::BlockSize,
-            Refusal::PartitionTable { .. } | Refusal::DamagedGpt { .. } => Exit::PartitionTable,
+            Refusal::PartitionTable { .. }
+            | Refusal::NotRaw { .. }
+            | Refusal::DamagedGpt { .. } => Exit::PartitionTable,
             Refusal::FilesystemErrors { .. } => Exit::FilesystemErrors,
             Refusal::FilesystemKind { .. } => Exit::FilesystemKind,
             Refusal::BootSetup { .. } => Exit::BootSetup,
@@ -306,7 +332,7 @@ impl Refusal {
             Refusal::WrongImage { .. } => Exit::WrongImage,
             Refusal::PortalUnreachable { .. } => Exit::PortalUnreachable,
             Refusal::NewerImage { .. } => Exit::NewerImage,
-            Refusal::WrongState { .. } => Exit::WrongState,
+            Refusal::WrongState { .. } | Refusal::NothingToCancel => Exit::WrongState,
             Refusal::NotAttached => Exit::NotAttached,
             Refusal::ModuleVersion { .. } => Exit::Failure,
             Refusal::Module(reason) => crate::device::control::exit_of(*reason),
@@ -321,7 +347,8 @@ impl Refusal {
             Refusal::MigrationAlive { .. } => Exit::MigrationAlive,
             Refusal::Changed { .. } => Exit::Changed,
             Refusal::NoRoom { .. } => Exit::NoRoom,
-            Refusal::NotRoot => Exit::NotRoot,
+            Refusal::NotRoot | Refusal::NotAllowed { .. } => Exit::NotRoot,
+            Refusal::Usage(_) => Exit::Usage,
             Refusal::OneCopyBad { .. } => Exit::OneCopyBad,
             Refusal::NotConfirmed => Exit::NotConfirmed,
         }

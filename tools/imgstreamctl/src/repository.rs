@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Where a published image is: behind a portal, or in a file.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use imgstream_engine::session::MAX_CANARIES;
 use imgstream_initiator::{Canary, Client, Designator, Identity, Mismatch, Options, Reason};
 use imgstream_proto::disk::superblock::{Origin, Superblock};
 
+use crate::args;
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::portal;
 use crate::publish::{trailer_crc32c, Published, ReadAt};
 use crate::refusal::Refusal;
 
-/// iSCSI's own port.
-const PORT: u16 = 3260;
 /// Where open-iscsi keeps this computer's name.
 const INITIATOR_FILE: &str = "/etc/iscsi/initiatorname.iscsi";
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -27,17 +27,42 @@ const RECOGNISED_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Address {
     /// Address and port of the iSCSI portal, for example 10.0.2.2:3260.
-    #[arg(long, requires = "target", required_unless_present = "image")]
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = portal::parse, required_unless_present = "image")]
     pub portal: Option<String>,
     /// Name of the iSCSI target.
-    #[arg(long, value_name = "IQN")]
+    #[arg(long, value_name = "IQN", value_parser = portal::parse_target, required_unless_present = "image")]
     pub target: Option<String>,
     /// Number of the LUN.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = args::lun, allow_negative_numbers = true)]
     pub lun: u64,
     /// A published image in a file instead of behind a portal.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["portal", "target"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["portal", "target", "lun"])]
     pub image: Option<PathBuf>,
+}
+
+/// The same where a file will not do: the target has to find the image by itself.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Behind {
+    /// Address and port of the iSCSI portal, for example 10.0.2.2:3260.
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = portal::parse)]
+    portal: String,
+    /// Name of the iSCSI target.
+    #[arg(long, value_name = "IQN", value_parser = portal::parse_target)]
+    target: String,
+    /// Number of the LUN.
+    #[arg(long, default_value_t = 1, value_parser = args::lun, allow_negative_numbers = true)]
+    lun: u64,
+}
+
+impl From<Behind> for Address {
+    fn from(behind: Behind) -> Self {
+        Self {
+            portal: Some(behind.portal),
+            target: Some(behind.target),
+            lun: behind.lun,
+            image: None,
+        }
+    }
 }
 
 impl Address {
@@ -51,7 +76,7 @@ impl Address {
 
     /// The portal's address, if it has one.
     pub fn portal_ip(&self) -> Option<IpAddr> {
-        let found = resolve(self.portal.as_deref()?).ok()?;
+        let found = portal::resolve(self.portal.as_deref()?).ok()?;
         found.first().map(SocketAddr::ip)
     }
 
@@ -62,9 +87,10 @@ impl Address {
             return Err(Error::Other("name --portal and --target".into()));
         };
         let initiator_name = initiator_name(Path::new(INITIATOR_FILE), Path::new(MACHINE_ID));
-        let portals = resolve(portal)?;
-        let client = Client::connect(&portals, target, self.lun, &initiator_name)
-            .map_err(|error| failed(portal, &error))?;
+        let portals = portal::resolve(portal)?;
+        let mut options = Options::new(&portals, target, self.lun, &initiator_name);
+        options.tell = |trouble| eprintln!("{trouble}");
+        let client = Client::open(options).map_err(|error| failed(target, &error))?;
         let found_bytes = u64::from(client.block_bytes());
         if found_bytes != SECTOR_BYTES {
             let place = format!("LUN {} of {target}", self.lun);
@@ -201,15 +227,6 @@ fn portals(origin: &Origin) -> Vec<SocketAddr> {
     .collect()
 }
 
-/// Addresses of `host[:port]`, IPv6 in brackets when a port follows.
-fn resolve(portal: &str) -> Result<Vec<SocketAddr>> {
-    let with_port = portal.to_socket_addrs();
-    let found = with_port.or_else(|_| (portal.trim_matches(['[', ']']), PORT).to_socket_addrs());
-    found
-        .map(Iterator::collect)
-        .map_err(|error| unreachable(portal, &error))
-}
-
 /// A LUN that is not there is no other image: somebody may still offer it.
 fn failed(place: &str, error: &imgstream_initiator::Error) -> Error {
     match error {
@@ -221,16 +238,12 @@ fn failed(place: &str, error: &imgstream_initiator::Error) -> Error {
             what: mismatch.to_string(),
         }
         .into(),
-        other => unreachable(place, other),
+        other => Refusal::PortalUnreachable {
+            place: place.to_string(),
+            what: other.to_string(),
+        }
+        .into(),
     }
-}
-
-fn unreachable(place: &str, error: &dyn std::fmt::Display) -> Error {
-    Refusal::PortalUnreachable {
-        place: place.to_string(),
-        what: error.to_string(),
-    }
-    .into()
 }
 
 /// This computer's name: open-iscsi's if that is installed, else one made of
@@ -254,17 +267,6 @@ fn initiator_name(file: &Path, machine_id: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn portals_have_a_usual_port() {
-        let one = |text: &str| resolve(text).unwrap()[0].to_string();
-        assert_eq!(one("10.0.2.2"), "10.0.2.2:3260");
-        assert_eq!(one("10.0.2.2:860"), "10.0.2.2:860");
-        assert_eq!(one("fe80::1"), "[fe80::1]:3260");
-        assert_eq!(one("[fe80::1]"), "[fe80::1]:3260");
-        assert_eq!(one("[fe80::1]:860"), "[fe80::1]:860");
-        assert!(resolve("no host at all").is_err());
-    }
 
     #[test]
     fn the_name_is_open_iscsis_or_the_machines() {

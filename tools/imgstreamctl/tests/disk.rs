@@ -195,38 +195,6 @@ fn superblocks_of_others_are_refused_by_every_command() {
     }
 }
 
-/// A user who is not root, with a copy of the program where anybody may read.
-fn as_nobody(arguments: &[&str]) -> Output {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::CommandExt;
-    let dir = tempfile::tempdir().unwrap();
-    let everybody = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(dir.path(), everybody).unwrap();
-    let program = dir.path().join("imgstreamctl");
-    std::fs::copy(env!("CARGO_BIN_EXE_imgstreamctl"), &program).unwrap();
-    let mut command = Command::new(&program);
-    command.args(arguments).current_dir("/");
-    if rustix::process::geteuid().is_root() {
-        command.uid(65534);
-    }
-    command.output().unwrap()
-}
-
-#[test]
-fn what_only_root_can_do() {
-    let expect = |command: &str, more: &[&str], first: Exit| {
-        let output = as_nobody(&[&[command], more].concat());
-        let said = said(&output);
-        let expected = format!("imgstreamctl {command}: only root can do this");
-        assert!(said.lines().any(|line| line == expected), "{said}");
-        assert_eq!(exit(&output), i32::from(first.code()), "{said}");
-    };
-    let portal = ["--portal", "127.0.0.1:1", "--target", "iqn.2026-11.test:x"];
-    expect("migrate", &portal, Exit::NotRoot);
-    // plan has looked for the image by then.
-    expect("plan", &["--image", "/no/such/file"], Exit::Failure);
-}
-
 #[test]
 fn dump_shows_what_is_there() {
     let dir = tempfile::tempdir().unwrap();

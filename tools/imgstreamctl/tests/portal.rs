@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -98,17 +98,6 @@ fn a_target_that_is_not_there() {
     });
     let sentence = "nothing can be read from";
     refused(&server, NAME, Exit::PortalUnreachable, sentence);
-}
-
-#[test]
-fn a_portal_that_is_not_there() {
-    // A port that was free a moment ago.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let portal = listener.local_addr().unwrap().to_string();
-    drop(listener);
-    let (code, _, stderr) = plan(&source(), &portal, NAME);
-    assert_eq!(code, i32::from(Exit::PortalUnreachable.code()), "{stderr}");
-    assert!(stderr.contains("nothing can be read from"), "{stderr}");
 }
 
 /// Two images of the same size, which one target could offer under one name.

@@ -7,15 +7,23 @@ use std::path::{Path, PathBuf};
 use imgstream_engine::state;
 
 use crate::blockdev;
-use crate::error::{Error, Result};
+use crate::disk::not_opened;
+use crate::error::Result;
 use crate::medium::DiskMedium;
 use crate::ondisk::{self, inspect, Found, Search};
 use crate::refusal::Refusal;
 use crate::repository;
+use crate::root;
 use crate::stage::{attach, Report};
+
+/// A disk that is named, or the only one that there is.
+const USAGE: &str = "\
+imgstreamctl attach [--network] <DISK>
+       imgstreamctl attach [--network] --scan";
 
 /// Attaches a disk that carries an imgstream superblock.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = USAGE)]
 pub struct Args {
     /// The disk, for example /dev/vda.
     #[arg(required_unless_present = "scan", conflicts_with = "scan")]
@@ -32,7 +40,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let disk = match args.disk {
         // Links go: partitions are looked up by the disk's own name.
-        Some(named) => fs::canonicalize(&named).map_err(Error::io("opening", &named))?,
+        Some(named) => fs::canonicalize(&named).map_err(|error| not_opened(&named, error))?,
         None => the_only_one()?,
     };
     let found = superblock_of(&disk)?.ok_or_else(|| Refusal::NoSuperblock {
@@ -75,6 +83,7 @@ fn superblock_of(disk: &Path) -> Result<Option<Found>> {
 
 /// The disk with a migration that can be attached.
 fn the_only_one() -> Result<PathBuf> {
+    root::required()?;
     let search = Search::of(blockdev::disks());
     if let Some((disk, _)) = search.only(state::attachable)? {
         return Ok(disk);
@@ -83,7 +92,7 @@ fn the_only_one() -> Result<PathBuf> {
         .failures()
         .map_or(String::new(), |failures| format!(" ({failures})"));
     Err(Refusal::NoSuperblock {
-        place: format!("on no disk of this computer{others}"),
+        place: format!("any disk of this computer{others}"),
     }
     .into())
 }

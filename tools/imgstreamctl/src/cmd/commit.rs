@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use imgstream_proto::disk::State;
 
 use super::finish_commit;
+use crate::args;
 use crate::confirm::confirm;
 use crate::device::control::{Control, Rates};
 use crate::device::Status;
@@ -25,10 +26,10 @@ pub struct Args {
     #[arg(long)]
     now: bool,
     /// Move at least this much, however busy the system is (KiB/s, 0: no bound).
-    #[arg(long = "min", value_name = "KIB_PER_S", default_value_t = 0)]
+    #[arg(long = "min", value_name = "KIB_PER_S", default_value_t = 0, value_parser = args::rate, allow_negative_numbers = true)]
     min_kib_per_s: u64,
     /// Move at most this much (KiB/s, 0: no bound).
-    #[arg(long = "max", value_name = "KIB_PER_S", default_value_t = 0)]
+    #[arg(long = "max", value_name = "KIB_PER_S", default_value_t = 0, value_parser = args::rate, allow_negative_numbers = true)]
     max_kib_per_s: u64,
     /// Wait until the migration is over.
     #[arg(long)]

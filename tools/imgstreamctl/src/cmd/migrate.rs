@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::network::{self, capture};
 use crate::plan::{Plan, Ready, Survey};
 use crate::program;
-use crate::refusal::Refusal;
-use crate::repository::Address;
+use crate::repository::{Behind, Remote};
+use crate::root;
 use crate::switch::arm;
 use crate::switch::payload::After;
 
@@ -17,7 +17,7 @@ use crate::switch::payload::After;
 pub struct Args {
     /// Where the image is.
     #[command(flatten)]
-    address: Address,
+    behind: Behind,
     /// Addresses that the target uses instead of this system's.
     #[arg(long = "static", value_name = "IP/PREFIX[,ROUTER[,DNS[,DNS]]]")]
     fixed: Option<capture::StaticAddress>,
@@ -37,16 +37,14 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Refusal::NotRoot.into());
-    }
+    root::required()?;
     let Ready {
         mut remote,
         plan,
         kernel,
         network,
-    } = Survey::of(&args.address, None, args.fixed.as_ref()).ready()?;
-    tell(&plan, &network::describe(&network));
+    } = Survey::of(&args.behind.into(), None, args.fixed.as_ref()).ready()?;
+    tell(&plan, &remote, &network::describe(&network));
     confirm(
         args.yes,
         "This computer restarts and comes back as the image; until you commit you can go back.",
@@ -64,11 +62,12 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn tell(plan: &Plan, network: &str) {
+fn tell(plan: &Plan, remote: &Remote, network: &str) {
     let geometry = &plan.geometry;
     println!(
-        "{} ({}) replaces this system on {} ({})",
-        plan.image.manifest.name,
+        "{} at {} ({}) replaces this system on {} ({})",
+        remote.target,
+        remote.portal,
         bytes(geometry.image_bytes),
         plan.source.disk.display(),
         bytes(geometry.disk_bytes),

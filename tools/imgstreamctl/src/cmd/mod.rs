@@ -28,7 +28,7 @@ use crate::Result;
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "imgstreamctl", version, about, disable_help_subcommand = true)]
+#[command(name = "imgstreamctl", version, about)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -76,7 +76,12 @@ pub enum Command {
     Pause(pause::Args),
     /// Resumes the commit.
     Resume(resume::Args),
-    /// Goes back to the source at the next boot.
+    /// Puts the source back, which restarts this computer three times.
+    ///
+    /// The first start puts the source's blocks back, the second one takes the
+    /// stage out of its boot menu, the third one is the source's. What was written in the target is lost: it is said before, and
+    /// you are asked. A disk that is named is rolled back by its own next start,
+    /// and nothing is restarted here. Not possible after a commit has begun.
     Rollback(rollback::Args),
     /// Checks the control structure of a disk.
     Check(check::Args),

@@ -10,8 +10,14 @@ use crate::network::{self, capture};
 use crate::plan::{Plan, Survey};
 use crate::repository::Address;
 
+/// An image behind a portal, or in a file.
+const USAGE: &str = "\
+imgstreamctl plan --portal <ADDRESS[:PORT]> --target <IQN> [OPTIONS]
+       imgstreamctl plan --image <FILE> [OPTIONS]";
+
 /// Says what a migration would do, without writing anything.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = USAGE)]
 pub struct Args {
     /// Where the image is.
     #[command(flatten)]
@@ -32,7 +38,7 @@ pub fn run(args: Args) -> Result<()> {
     let survey = Survey::of(&args.address, args.disk.as_deref(), args.fixed.as_ref());
     if args.json {
         println!("{:#}", facts(&survey));
-    } else {
+    } else if !survey.is_empty() {
         print(&survey);
     }
     survey.refusals.end()

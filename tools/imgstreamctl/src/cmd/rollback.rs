@@ -11,6 +11,7 @@ use super::stage;
 use crate::confirm::confirm;
 use crate::device::status::bytes;
 use crate::device::{Control, Status};
+use crate::disk::not_opened;
 use crate::error::{Error, Result};
 use crate::medium::DiskMedium;
 use crate::ondisk;
@@ -22,7 +23,7 @@ use crate::stage::Report;
 /// At most so many lost files are named.
 const NAMED: usize = 20;
 
-/// Goes back to the source at the next boot.
+/// Puts the source back, which restarts this computer three times.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A disk that is not attached, for example from a rescue system.
@@ -30,10 +31,10 @@ pub struct Args {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
-    /// Do not restart the computer.
-    #[arg(long)]
+    /// Do not restart the computer: its next start puts the source back.
+    #[arg(long, conflicts_with = "disk")]
     no_reboot: bool,
-    /// Put the source back at once, not at the next boot; only for a disk that is not attached.
+    /// Put the source back at once, not at the disk's next start.
     #[arg(long, requires = "disk")]
     now: bool,
 }
@@ -63,15 +64,23 @@ fn attached(args: &Args) -> Result<()> {
     for file in changed_files(status.independent, &status.connection) {
         println!("  {file}");
     }
-    confirm(args.yes, "The next boot puts the source back.")?;
+    confirm(args.yes, question(args.no_reboot))?;
     control.rollback()?;
-    println!("the next boot puts the source back");
     if args.no_reboot {
+        println!("the next start puts the source back");
         return Ok(());
     }
+    println!("restarting, three times: the source's blocks come back, then its boot menu, then it starts");
     let output = program::run("systemctl", "systemd", &["reboot"])?;
     program::text("systemctl", output)?;
     Ok(())
+}
+
+fn question(no_reboot: bool) -> &'static str {
+    match no_reboot {
+        true => "The next start puts the source back.",
+        false => "This computer restarts now, three times, and comes back as the source.",
+    }
 }
 
 /// Files of the root file system that changed after the first boot of the
@@ -114,7 +123,7 @@ fn newest(find: &str) -> Vec<String> {
 /// Writes the state by itself: nobody else uses the disk.
 fn detached(named: &Path, args: &Args) -> Result<()> {
     // Links go: what is on a disk is looked up by its own name.
-    let disk = &fs::canonicalize(named).map_err(Error::io("opening", named))?;
+    let disk = &fs::canonicalize(named).map_err(|error| not_opened(named, error))?;
     let place = disk.display().to_string();
     if Status::read().is_ok_and(|status| Path::new("/dev").join(status.disk) == *disk) {
         return Err(Error::Refused(Refusal::DiskInUse {

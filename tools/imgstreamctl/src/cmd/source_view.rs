@@ -12,6 +12,7 @@ use crate::error::Result;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Whether it is there.
+    #[arg(value_name = "on|off")]
     switch: Switch,
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::args;
 use crate::device::status::{bytes, Status};
 use crate::error::Result;
 
@@ -10,7 +11,7 @@ use crate::error::Result;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Seconds between two lines.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = args::seconds, allow_negative_numbers = true)]
     every: u64,
     /// Print one JSON object a line.
     #[arg(long)]

@@ -29,6 +29,18 @@ pub struct Rates {
     pub max_kib_per_s: u64,
 }
 
+impl Rates {
+    /// Refuses a least rate above the most.
+    pub fn refuse_contradiction(self) -> Result<Self, Refusal> {
+        let (min, max) = (self.min_kib_per_s, self.max_kib_per_s);
+        if max == 0 || min <= max {
+            return Ok(self);
+        }
+        let sentence = format!("--min {min} is more than --max {max}");
+        Err(Refusal::Usage(sentence))
+    }
+}
+
 impl Control {
     /// Opens it; refuses when the module is not loaded or speaks another version.
     pub fn open() -> Result<Self> {
@@ -39,6 +51,7 @@ impl Control {
             .open(path)
             .map_err(|e| match e.kind() {
                 io::ErrorKind::NotFound => Refusal::NotAttached.into(),
+                io::ErrorKind::PermissionDenied => Refusal::NotRoot.into(),
                 _ => Error::io("opening", path)(e),
             })?;
         let control = Self { file };

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::blockdev;
-use crate::disk::{Disk, SECTOR_BYTES};
+use crate::disk::{not_opened, Disk, SECTOR_BYTES};
 use crate::error::{Error, Result};
 use crate::ext4::{Ext4, Facts};
 use crate::grub;
@@ -66,7 +66,7 @@ impl Which {
             }
             (None, None) => return Err(Error::Other("which disk? name it with --disk".into())),
         };
-        let disk = fs::canonicalize(&path).map_err(Error::io("opening", &path))?;
+        let disk = fs::canonicalize(&path).map_err(|error| not_opened(&path, error))?;
         let mounted = root_device.filter(|_| running.as_ref() == Some(&disk));
         Ok(Which { disk, mounted })
     }

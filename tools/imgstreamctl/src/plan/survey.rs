@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use imgstream_proto::disk::settings::Network;
 
 use super::{compute, refuse_drivers, Inspection, Plan, Refusals, Which};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::network::capture::{Route, StaticAddress};
 use crate::network::nic;
 use crate::publish::Published;
-use crate::refusal::Refusal;
 use crate::repository::{Address, Remote};
+use crate::root;
 use crate::switch::running::{Kernel, Running};
 
 /// What was found out; what is not there was refused or not asked for.
@@ -51,9 +52,13 @@ pub struct Ready {
 
 impl Survey {
     /// Looks at the image, at `disk` (or the running system's), and, if that is
-    /// what would be moved, at the running system.
+    /// what would be moved, at the running system. Whoever may not read the disk
+    /// does not wait for the network first.
     pub fn of(address: &Address, disk: Option<&Path>, fixed: Option<&StaticAddress>) -> Survey {
         let mut survey = Survey::default();
+        if survey.refusals.take(may_read(disk)).is_none() {
+            return survey;
+        }
         let portal = survey.look_at_image(address);
         if survey.look_at_disk(disk) {
             survey.look_at_system();
@@ -87,13 +92,8 @@ impl Survey {
 
     /// Whether the disk is the running system's.
     fn look_at_disk(&mut self, disk: Option<&Path>) -> bool {
-        let may_read = disk.is_some() || rustix::process::geteuid().is_root();
-        let which = match may_read {
-            true => Which::find(disk),
-            false => Err(Refusal::NotRoot.into()),
-        };
-        let Some(which) = self.refusals.take(which) else {
-            return may_read && disk.is_none();
+        let Some(which) = self.refusals.take(Which::find(disk)) else {
+            return disk.is_none();
         };
         self.inspection = Inspection::of(&which, &mut self.refusals);
         let (source, image) = (&self.inspection.source, &self.image);
@@ -127,6 +127,11 @@ impl Survey {
         self.refusals.take(route.settings(portal, fixed))
     }
 
+    /// Whether anything is known.
+    pub fn is_empty(&self) -> bool {
+        self.image.is_none() && self.inspection.disk_bytes.is_none() && self.network.is_none()
+    }
+
     /// A migration that can begin, or everything that stands in its way.
     pub fn ready(self) -> Result<Ready> {
         self.refusals.end()?;
@@ -140,5 +145,13 @@ impl Survey {
             // The target has to find the image by itself: a file will not do.
             _ => Err(Error::Other("name --portal and --target".into())),
         }
+    }
+}
+
+/// The running system's disk is root's.
+fn may_read(disk: Option<&Path>) -> Result<()> {
+    match disk {
+        None => Ok(root::required()?),
+        Some(disk) => disk::open(disk).map(drop),
     }
 }

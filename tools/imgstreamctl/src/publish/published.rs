@@ -91,6 +91,11 @@ fn trailer_refusal(place: &str, error: imgstream_proto::disk::Error) -> Refusal 
             found: found.into(),
             known: FORMAT,
         },
+        Error::Magic { .. } => not_published(
+            place,
+            "no valid trailer in its last 4 KiB; `imgstreamctl prepare` makes published images"
+                .into(),
+        ),
         other => not_published(
             place,
             format!("no valid trailer in its last 4 KiB ({other})"),

@@ -132,14 +132,33 @@ pub fn program(name: &str, arguments: &[&str]) -> Output {
 
 /// Runs imgstreamctl: exit code, standard output, standard error.
 pub fn imgstreamctl(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_imgstreamctl"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imgstreamctl"));
+    command.args(arguments);
+    ended(command)
+}
+
+fn ended(mut command: Command) -> (i32, String, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let code = output.status.code().unwrap();
     (code, text(&output.stdout), text(&output.stderr))
+}
+
+/// The same as a user who is not root, with a copy of the program where anybody may read.
+pub fn as_nobody(arguments: &[&str]) -> (i32, String, String) {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    let everybody = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path(), everybody).unwrap();
+    let program = dir.path().join("imgstreamctl");
+    fs::copy(env!("CARGO_BIN_EXE_imgstreamctl"), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(arguments).current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534);
+    }
+    ended(command)
 }
 
 /// Bytes that look random and are the same in every run; no two blocks are equal.
