@@ -89,6 +89,7 @@ struct Home {
 /// Finds grub.cfg. A separate /boot wins over a directory of that name in a
 /// root file system: there it is usually hidden below the mount.
 fn find_grub(image: &Image, wanted: Option<u32>) -> Result<Home> {
+    refuse_missing(image, wanted)?;
     for (prefix, separate) in [("/grub", true), ("/boot/grub", false)] {
         let mut found = Vec::new();
         for (partition, fs) in image.filesystems() {
@@ -116,7 +117,29 @@ fn find_grub(image: &Image, wanted: Option<u32>) -> Result<Home> {
             return Ok(home);
         }
     }
-    Err(refuse(image, "no ext4 file system in it has a grub.cfg"))
+    match wanted {
+        Some(number) => {
+            let what = format!("its partition {number} is no ext4 file system with a grub.cfg");
+            Err(refuse(image, &what))
+        }
+        None => Err(refuse(image, "no ext4 file system in it has a grub.cfg")),
+    }
+}
+
+/// A partition that is asked for is there.
+fn refuse_missing(image: &Image, wanted: Option<u32>) -> Result<(), Refusal> {
+    let numbers: Vec<u32> = image.table.data().map(|p| p.number).collect();
+    match wanted {
+        Some(number) if !numbers.contains(&number) => {
+            let there: Vec<String> = numbers.iter().map(u32::to_string).collect();
+            Err(Refusal::Usage(format!(
+                "--boot-partition {number}: {} has no such partition, only {}",
+                image.place(),
+                there.join(", ")
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn has_cfg(fs: &Ext4, prefix: &str) -> Result<bool> {

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::{as_nobody, imgstreamctl, make, prepare, program, write_at, Recipe};
+use common::{as_nobody, imgstreamctl, make, prepare, program, write_at, Recipe, MIB};
 use imgstreamctl::Exit;
 
 const PORTAL: [&str; 4] = ["--portal", "192.0.2.1", "--target", "iqn.2026-11.test:x"];
@@ -78,6 +78,12 @@ fn values_are_checked_before_anything_is_asked() {
             "seconds, as a whole number from 1",
         );
     }
+    let prepare = ["prepare", "image", "--out", "out", "--boot-partition"];
+    ends(
+        &[&prepare[..], &["0"]].concat(),
+        Exit::Usage,
+        "the number of a partition",
+    );
 }
 
 #[test]
@@ -229,6 +235,130 @@ fn a_link_local_portal_is_refused_before_it_is_asked() {
         assert_eq!(code, i32::from(Exit::Network.code()), "{stderr}");
         assert!(stderr.contains("fe80::1: a link-local address"), "{stderr}");
     }
+}
+
+/// `prepare` of a file that holds `content`.
+fn not_prepared(name: &str, content: &[u8], exit: Exit, words: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join(name), dir.path().join("out"));
+    fs::write(&file, content).unwrap();
+    let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
+    ends(&["prepare", file, "--out", out], exit, words);
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "there is output"
+    );
+}
+
+#[test]
+fn what_is_no_raw_image_is_named() {
+    let table = Exit::PartitionTable;
+    let whole = "name the disk of an installed system";
+    not_prepared("notes", b"hello\nworld\n", table, "is a text file");
+    not_prepared("notes", &b"hello world\n".repeat(999), table, whole);
+    not_prepared("nothing", b"", table, "is empty");
+    not_prepared("blank", &[0; 8192], table, "is blank");
+    not_prepared(
+        "noise",
+        &common::noise(9000, 3),
+        table,
+        "has no partition table",
+    );
+    let head = |magic: &[u8], at: usize| {
+        let mut bytes = vec![0; 80_000];
+        bytes[at..at + magic.len()].copy_from_slice(magic);
+        bytes
+    };
+    let convert = "is a qcow2 image, not a disk or the raw image of one; make a raw one with: \
+                   qemu-img convert -O raw /";
+    not_prepared("a.qcow2", &head(b"QFI\xfb", 0), table, convert);
+    not_prepared("a.qcow2", &head(b"QFI\xfb", 0), table, "a.qcow2 /");
+    not_prepared("a.qcow2", &head(b"QFI\xfb", 0), table, "/a.raw\n");
+    not_prepared("a.vmdk", &head(b"KDMV", 0), table, "is a VMDK image");
+    not_prepared(
+        "a.vdi",
+        &head(b"\x7f\x10\xda\xbe", 0x40),
+        table,
+        "is a VDI image",
+    );
+    not_prepared("a.vhdx", &head(b"vhdxfile", 0), table, "is a VHDX image");
+    not_prepared(
+        "a.xz",
+        &head(b"\xfd7zXZ\0", 0),
+        table,
+        "is packed with xz, not a disk",
+    );
+    not_prepared(
+        "a.iso",
+        &head(b"CD001", 0x8001),
+        table,
+        "is the image of a CD",
+    );
+    not_prepared(
+        "xfs",
+        &head(b"XFSB", 0),
+        table,
+        "a file system (xfs) without a partition table",
+    );
+    not_prepared(
+        "luks",
+        &head(b"LUKS\xba\xbe", 0),
+        Exit::Luks,
+        "encrypted with LUKS",
+    );
+}
+
+#[test]
+fn a_file_system_without_a_partition_table_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("root.img");
+    fs::File::create(&file).unwrap().set_len(8 * MIB).unwrap();
+    let file = file.to_str().unwrap();
+    program("mke2fs", &["-q", "-t", "ext4", file]);
+    let words = "is a file system (ext4) without a partition table";
+    let out = dir.path().join("out");
+    let arguments = ["prepare", file, "--out", out.to_str().unwrap()];
+    ends(&arguments, Exit::PartitionTable, words);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_said_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("image.raw");
+    fs::write(&file, "no image at all").unwrap();
+    let file = file.to_str().unwrap();
+    let directory = dir.path().to_str().unwrap();
+    let to = |out: &str, words: &str| {
+        ends(&["prepare", file, "--out", out], Exit::Usage, words);
+    };
+    to("/no/such/out", "there is no directory /no/such");
+    to(
+        directory,
+        &format!("is a directory; name a file in it, for example {directory}/image.img"),
+    );
+    to("/dev/null", "--out /dev/null is not a file");
+}
+
+#[test]
+fn a_boot_partition_has_to_be_there() {
+    let made = make(&Recipe::default());
+    let image = made.image.to_str().unwrap();
+    let out = made.path("out");
+    let with = |number: &str, exit: Exit, words: &str| {
+        let out = out.to_str().unwrap();
+        ends(
+            &["prepare", image, "--out", out, "--boot-partition", number],
+            exit,
+            words,
+        );
+    };
+    with("9", Exit::Usage, "has no such partition, only 1, 2");
+    with(
+        "1",
+        Exit::BootSetup,
+        "its partition 1 is no ext4 file system with a grub.cfg",
+    );
 }
 
 #[test]

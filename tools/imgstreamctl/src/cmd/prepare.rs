@@ -3,11 +3,13 @@
 
 use std::path::PathBuf;
 
+use crate::args;
 use crate::bootregion;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::in_use;
+use crate::initramfs;
 use crate::publish::{self, check, snippet, Request, Written};
 
 /// Makes a published image from a raw image or disk.
@@ -16,7 +18,7 @@ pub struct Args {
     /// Raw image or disk of a Linux system that starts by BIOS and GRUB.
     pub image: PathBuf,
     /// Where to write the published image, one LUN.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     /// A name for people; the output's file name without it.
     #[arg(long)]
@@ -25,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub nic_driver: Option<String>,
     /// The partition with GRUB's files, when several have a grub.cfg.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = args::partition, allow_negative_numbers = true)]
     pub boot_partition: Option<u32>,
     /// Print facts as JSON.
     #[arg(long)]
@@ -38,6 +40,7 @@ pub fn run(args: Args) -> Result<()> {
     if disk.is_device() {
         in_use::refuse(&args.image)?;
     }
+    publish::refuse_output(&args.image, &args.out)?;
     let image = Image::read(disk)?;
     let setup = bootregion::find(&image, args.boot_partition)?;
     let found = check::initramfs(&setup, args.nic_driver.as_deref())?;
@@ -111,7 +114,7 @@ fn report(args: &Args, written: &Written, warnings: &[String]) -> Result<()> {
             "initramfs       {}: kernel {}, NIC drivers {}",
             initramfs.path,
             initramfs.kernels.join(" "),
-            initramfs.nic_drivers.join(" ")
+            initramfs::some_drivers(&initramfs.nic_drivers, args.nic_driver.as_deref())
         );
     }
     println!("\n# tgt: /etc/tgt/conf.d/imgstream.conf, then \"tgt-admin --update ALL\"\n{tgt}");

@@ -4,6 +4,8 @@
 mod cpio;
 mod nic;
 
+pub use nic::some as some_drivers;
+
 use std::collections::BTreeSet;
 use std::io::Read;
 

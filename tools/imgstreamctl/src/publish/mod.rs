@@ -10,4 +10,4 @@ mod write;
 
 pub use manifest::Manifest;
 pub use published::{trailer_crc32c, Published, ReadAt};
-pub use write::{publish, Request, Result as Written};
+pub use write::{publish, refuse_output, Request, Result as Written};

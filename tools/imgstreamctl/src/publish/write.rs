@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Writing the published form.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use imgstream_proto::disk::trailer::{Trailer, TRAILER_LEN};
 use imgstream_proto::disk::Extent;
+use rustix::fs::{access, Access};
 use tempfile::NamedTempFile;
 
 use super::copy::{self, Copied, Job};
@@ -55,10 +56,7 @@ pub struct Result {
 /// is complete and durable; until then it is a temporary file beside it.
 pub fn publish(request: Request<'_>) -> crate::Result<Result> {
     refuse_output(request.image.disk.path(), &request.out)?;
-    let directory = match request.out.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(&request.out);
     let temporary = tempfile::Builder::new()
         .prefix(".imgstream-")
         .permissions(Permissions::from_mode(0o644))
@@ -79,24 +77,63 @@ pub fn publish(request: Request<'_>) -> crate::Result<Result> {
     Ok(written)
 }
 
-/// Refuses to replace the image itself or anything that is no file.
-fn refuse_output(image: &Path, out: &Path) -> crate::Result<()> {
-    let Ok(there) = std::fs::metadata(out) else {
-        return Ok(());
-    };
-    let image = std::fs::metadata(image).map_err(Error::io("examining", image))?;
-    let by = if !there.is_file() {
-        "it is not a file"
-    } else if (there.dev(), there.ino()) == (image.dev(), image.ino()) {
-        "it is the image itself"
-    } else {
-        return Ok(());
-    };
-    Err(Refusal::DiskInUse {
-        place: out.display().to_string(),
-        by: by.into(),
+/// Refuses to replace the image itself or anything that is no file, and a
+/// directory that no file can be made in.
+pub fn refuse_output(image: &Path, out: &Path) -> crate::Result<()> {
+    if let Ok(there) = std::fs::metadata(out) {
+        refuse_existing(image, out, &there)?;
     }
-    .into())
+    refuse_directory(out)
+}
+
+fn refuse_existing(image: &Path, out: &Path, there: &Metadata) -> crate::Result<()> {
+    let place = out.display().to_string();
+    if there.is_dir() {
+        let name = Path::new(image.file_stem().unwrap_or_default()).with_extension("img");
+        let example = out.join(name);
+        return usage(format!(
+            "--out {place} is a directory; name a file in it, for example {}",
+            example.display()
+        ));
+    }
+    if !there.is_file() {
+        return usage(format!("--out {place} is not a file"));
+    }
+    let image = std::fs::metadata(image).map_err(Error::io("examining", image))?;
+    if (there.dev(), there.ino()) == (image.dev(), image.ino()) {
+        let by = "it is the image itself".into();
+        return Err(Refusal::DiskInUse { place, by }.into());
+    }
+    Ok(())
+}
+
+fn refuse_directory(out: &Path) -> crate::Result<()> {
+    let directory = directory_of(out);
+    let place = directory.display().to_string();
+    if !directory.is_dir() {
+        return usage(format!(
+            "--out {}: there is no directory {place}",
+            out.display()
+        ));
+    }
+    match access(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        Err(rustix::io::Errno::ACCESS) => {
+            let what = "write to";
+            Err(Refusal::NotAllowed { what, place }.into())
+        }
+        done => done.map_err(|e| Error::io("writing to", directory)(e.into())),
+    }
+}
+
+fn usage(sentence: String) -> crate::Result<()> {
+    Err(Refusal::Usage(sentence).into())
+}
+
+fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 fn fill(request: &Request<'_>, to: &NamedTempFile) -> crate::Result<Result> {

@@ -3,6 +3,7 @@
 
 pub mod gpt;
 pub mod mbr;
+mod none;
 
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::error::Result;
@@ -22,9 +23,12 @@ impl Kind {
     /// The kind of the table on `disk`. A GPT of which one half is gone is no
     /// MBR: whoever took it for one would leave its backup or its partitions behind.
     pub fn of(disk: &Disk) -> Result<Kind> {
+        if disk.size_bytes() < SECTOR_BYTES {
+            return Err(none::refusal(disk)?);
+        }
         let lba0 = disk.read_sector(0)?;
         if !mbr::has_signature(&lba0) {
-            return Err(bad(disk, "LBA 0 has no partition table"));
+            return Err(none::refusal(disk)?);
         }
         match (mbr::is_protective(&lba0), gpt::has_header(disk)?) {
             (true, true) => Ok(Kind::Gpt),
