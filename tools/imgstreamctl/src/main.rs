@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The command `imgstreamctl`.
 
-use std::process::ExitCode;
+use std::panic;
+use std::process::{self, ExitCode};
 
 use clap::Parser;
 use imgstreamctl::cmd::Cli;
 use imgstreamctl::Exit;
 
 fn main() -> ExitCode {
+    be_quiet_when_nobody_reads();
     let cli = Cli::parse();
     let name = cli.command.name();
     let Err(error) = cli.command.run() else {
@@ -17,4 +19,19 @@ fn main() -> ExitCode {
         eprintln!("imgstreamctl {name}: {one}");
     }
     ExitCode::from(error.exit().code())
+}
+
+/// Who reads may have had enough, as in `imgstreamctl watch | head`.
+fn be_quiet_when_nobody_reads() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let said = info.payload().downcast_ref::<String>();
+        let gone = |said: &String| {
+            said.starts_with("failed printing to std") && said.contains("Broken pipe")
+        };
+        if said.is_some_and(gone) {
+            process::exit(Exit::Failure.code().into());
+        }
+        usual(info);
+    }));
 }

@@ -6,8 +6,11 @@ mod common;
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 
 use common::{as_nobody, imgstreamctl, make, prepare, program, write_at, Recipe, MIB};
 use imgstreamctl::Exit;
@@ -374,4 +377,20 @@ fn a_lun_that_was_not_prepared_is_said_so() {
         stderr.contains("`imgstreamctl prepare` makes published images"),
         "{stderr}"
     );
+}
+
+#[test]
+fn whoever_stops_reading_is_not_scolded() {
+    let made = make(&Recipe::default());
+    let (lun, _, _) = prepare(&made, &[]);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(ours);
+    let output = Command::new(env!("CARGO_BIN_EXE_imgstreamctl"))
+        .arg("dump")
+        .arg(lun)
+        .stdout(OwnedFd::from(theirs))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(i32::from(Exit::Failure.code())));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }

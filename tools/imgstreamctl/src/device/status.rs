@@ -125,6 +125,19 @@ impl Status {
         })
     }
 
+    /// What `fill` says: on or off, the least and the most KiB/s; 0: no bound.
+    fn fill_in_words(&self) -> String {
+        let mut words = self.fill.split(' ');
+        let mut next = || words.next().unwrap_or_default();
+        match (next(), next(), next()) {
+            ("on", "0", "0") => "on".into(),
+            ("on", "0", most) => format!("on, at most {most} KiB/s"),
+            ("on", least, "0") => format!("on, at least {least} KiB/s"),
+            ("on", least, most) => format!("on, at least {least} and at most {most} KiB/s"),
+            (switch, ..) => switch.into(),
+        }
+    }
+
     /// A screenful for a person.
     pub fn human(&self) -> String {
         let mut text = String::new();
@@ -159,7 +172,7 @@ impl Status {
                 bytes(self.fetched_bytes)
             ),
         );
-        line("fill", self.fill.clone());
+        line("fill", self.fill_in_words());
         line("commit", self.commit.clone());
         line(
             "errors",
@@ -258,6 +271,25 @@ mod tests {
         );
         status.independent = true;
         assert!(status.refuse_wrong_image().is_ok(), "nobody asks for it");
+    }
+
+    #[test]
+    fn the_rates_of_the_fill_are_in_words() {
+        let said = |fill: &str| {
+            let mut status = Status::example();
+            status.fill = fill.into();
+            let json = serde_json::to_value(&status).unwrap();
+            assert_eq!(json["fill"], fill, "programs see what sysfs says");
+            let human = status.human();
+            let line = human.lines().find_map(|line| line.strip_prefix("fill "));
+            line.unwrap().trim().to_string()
+        };
+        assert_eq!(said("on 0 0"), "on");
+        assert_eq!(said("off 0 0"), "off");
+        assert_eq!(said("off 64 512"), "off");
+        assert_eq!(said("on 0 4096"), "on, at most 4096 KiB/s");
+        assert_eq!(said("on 64 0"), "on, at least 64 KiB/s");
+        assert_eq!(said("on 64 512"), "on, at least 64 and at most 512 KiB/s");
     }
 
     #[test]
