@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # Control areas that the module refuses, each with its sentence; a disk that is found; a commit that is watched, paused and
-# resumed.
+# resumed, and whose end another process does.
 # needs-file: image 33562624 lun
 # needs-target: image
 # needs-file: disk 192M
@@ -11,7 +11,7 @@
 # needs-file: big 192M
 # needs-disk: big 4k
 # needs-module: dm_mod
-# needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup flock
 # needs-own-boot: looks at all disks
 # needs-time: 90
 # shellcheck source-path=SCRIPTDIR/guest
@@ -60,7 +60,7 @@ lines() {
 	[ "$(wc -l <"$1")" -ge "$2" ]
 }
 
-plan 25
+plan 28
 layout=$(lay_out "$disk")
 control=$(echo "$layout" | sed 's/.* C \([0-9]*\) .*/\1/')
 check "a disk is laid out" [ "${control:-0}" -gt 0 ]
@@ -99,6 +99,9 @@ target_stop
 eventually gone
 imgstreamctl commit --yes --now --wait >/tmp/waited 2>&1 &
 waiting=$!
+# As imgstream-finish.service does. The process above must not have it, too.
+exec 9>/run/imgstream-finish.lock
+flock 9
 eventually grep -q "waiting for the repository at $PORTAL: disconnected" /tmp/waited
 pass "who waits for a commit is told what it waits for"
 check "it is paused" imgstreamctl pause
@@ -111,8 +114,14 @@ sleep 2
 equal "a paused commit does not move" 0 "$(value copied)"
 check "it goes on" imgstreamctl resume
 eventually committed
-kill $waiting 2>/dev/null
+eventually grep -q "does the end of it; waiting for that" /tmp/waited
+pass "who waits is told that another does the end of it"
+# That one is done: there is no superblock any more.
+wipe "$disk"
+exec 9>&-
 wait $waiting
+equal "and is through when that one is" 0 $?
+equal "with the last sentence of every commit" "committed: from the next boot on this is a plain disk" "$(tail -n 1 /tmp/waited)"
 check "watching ends when nothing is absent" imgstreamctl watch --until-independent
 check "the device goes" imgstreamctl detach
 check "the module goes" unload

@@ -74,6 +74,11 @@ fn values_are_checked_before_anything_is_asked() {
         Exit::Usage,
         "--min 2000 is more",
     );
+    ends(
+        &[&["commit"], &contradiction[..]].concat(),
+        Exit::Usage,
+        "--min 2000 is more",
+    );
     for seconds in ["0", "-1", "86401"] {
         ends(
             &["watch", "--every", seconds],

@@ -41,25 +41,49 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
+    let rates = rates(&args).refuse_contradiction()?;
     let control = Control::open()?;
     let status = Status::read()?;
-    if status.state != State::Committed.name() {
-        begin(&args, &control, &status)?;
+    let home = status.state == State::Committed.name();
+    if !home {
+        begin(&args, rates, &control, &status)?;
     }
+    let disk = Path::new("/dev").join(&status.disk);
     if args.wait {
         wait()?;
-        return finish_commit::finish(&Path::new("/dev").join(&status.disk));
+        return finish_commit::finish(&disk);
     }
-    // Whoever does not wait has the service wait.
+    leave_to_service(home, &disk)
+}
+
+/// Whoever does not wait has the service wait, if there is something to wait for.
+fn leave_to_service(home: bool, disk: &Path) -> Result<()> {
+    if home && finish_commit::is_finished(disk)? {
+        println!("{}", finish_commit::COMMITTED);
+        return Ok(());
+    }
     let _ = Command::new("systemctl")
         .args(["start", "--no-block", "imgstream-finish.service"])
         .status();
-    println!("the commit runs; `imgstreamctl watch` shows how far it is");
+    println!(
+        "{}",
+        match home {
+            true => "every block is home; imgstream-finish.service does the rest",
+            false => "the commit runs; `imgstreamctl watch` shows how far it is",
+        }
+    );
     Ok(())
 }
 
+fn rates(args: &Args) -> Rates {
+    Rates {
+        min_kib_per_s: args.min_kib_per_s,
+        max_kib_per_s: args.max_kib_per_s,
+    }
+}
+
 /// The point of no return, or other rates for a commit that runs.
-fn begin(args: &Args, control: &Control, status: &Status) -> Result<()> {
+fn begin(args: &Args, rates: Rates, control: &Control, status: &Status) -> Result<()> {
     let running = status.state == State::Committing.name();
     if !running && status.state != State::Streaming.name() {
         return Err(Refusal::WrongState {
@@ -73,13 +97,7 @@ fn begin(args: &Args, control: &Control, status: &Status) -> Result<()> {
         args.yes || running,
         "After this there is no way back to the source: its files are overwritten.",
     )?;
-    control.commit(
-        args.now,
-        Rates {
-            min_kib_per_s: args.min_kib_per_s,
-            max_kib_per_s: args.max_kib_per_s,
-        },
-    )
+    control.commit(args.now, rates)
 }
 
 /// Prints a line every two seconds with what was done since the last one.

@@ -23,6 +23,7 @@ use crate::finish::{self, Area};
 use crate::medium::DiskMedium;
 use crate::ondisk;
 use crate::program;
+use crate::refusal::Refusal;
 
 /// What the boot path has of imgstream. The udev rules stay: until the next
 /// boot they keep the links that mounts depend on, and then they match nothing.
@@ -40,6 +41,8 @@ const UNIT: [&str; 2] = [
 ];
 
 const LOCK: &str = "/run/imgstream-finish.lock";
+/// The last sentence of every commit, whoever did the end of it.
+pub const COMMITTED: &str = "committed: from the next boot on this is a plain disk";
 
 /// Takes the driver out of the boot path after a commit.
 #[derive(Debug, clap::Args)]
@@ -64,12 +67,34 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Removes hooks, builds the initramfs anew, finishes the disk. The service
-/// and `commit --wait` may both want to: the second finds nothing to do.
+/// and `commit --wait` may both want to: the second waits for the first, and
+/// does what that has left.
 pub fn finish(disk: &Path) -> Result<()> {
-    let _lock = lock()?;
-    if state_on(disk)? != Some(State::Committed) {
-        return Ok(());
+    let _lock = lock(Path::new(LOCK), &mut |line| println!("{line}"))?;
+    last_steps(state_on(disk)?, &mut || take_out(disk))?;
+    println!("{COMMITTED}");
+    Ok(())
+}
+
+/// Whether nothing of imgstream is left on a disk of which every block is home.
+pub fn is_finished(disk: &Path) -> Result<bool> {
+    Ok(state_on(disk)?.is_none())
+}
+
+/// The superblock goes last: without one somebody else has done all of it.
+fn last_steps(found: Option<State>, take_out: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    match found {
+        Some(State::Committed) => take_out(),
+        None => Ok(()),
+        Some(state) => Err(Refusal::WrongState {
+            command: "finish-commit",
+            state: state.to_string(),
+        }
+        .into()),
     }
+}
+
+fn take_out(disk: &Path) -> Result<()> {
     let view = finish::view_of(disk);
     // What would stop the last step stops before the first.
     finish::begin_disk(disk, &view)?;
@@ -84,17 +109,22 @@ pub fn finish(disk: &Path) -> Result<()> {
         );
     }
     remove(&UNIT)?;
-    make_durable()?;
-    println!("committed: from the next boot on this is a plain disk");
-    Ok(())
+    make_durable()
 }
 
-/// Held until the file is closed.
-fn lock() -> Result<File> {
-    let path = Path::new(LOCK);
+/// Held until the file is closed. Who has to wait for it is told so.
+fn lock(path: &Path, tell: &mut dyn FnMut(&str)) -> Result<File> {
     let file = File::create(path).map_err(Error::io("writing", path))?;
-    flock(&file, FlockOperation::LockExclusive)
-        .map_err(|e| Error::io("locking", path)(e.into()))?;
+    let done = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            tell(
+                "imgstream-finish.service, or another commit, does the end of it; waiting for that",
+            );
+            flock(&file, FlockOperation::LockExclusive)
+        }
+        done => done,
+    };
+    done.map_err(|e| Error::io("locking", path)(e.into()))?;
     Ok(file)
 }
 
@@ -170,4 +200,47 @@ fn make_durable() -> Result<()> {
             .map_err(Error::io("writing", place))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn who_waits_for_the_other_says_so_and_goes_on_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let silent = &mut |line: &str| panic!("nobody holds it, but: {line}");
+        let held = lock(&path, silent).unwrap();
+        let (said, heard) = mpsc::channel();
+        let second = {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let tell = &mut |line: &str| said.send(line.to_string()).unwrap();
+                lock(&path, tell).map(drop)
+            })
+        };
+        let line = heard.recv().unwrap();
+        assert!(line.contains("imgstream-finish.service"), "{line}");
+        assert!(line.contains("waiting"), "{line}");
+        drop(held);
+        second.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_another_has_done_is_not_done_again() {
+        let steps = |found| {
+            let mut taken_out = false;
+            let done = last_steps(found, &mut || {
+                taken_out = true;
+                Ok(())
+            });
+            (taken_out, done.map_err(|error| error.exit()))
+        };
+        assert_eq!(steps(Some(State::Committed)), (true, Ok(())));
+        assert_eq!(steps(None), (false, Ok(())));
+        let contradiction = (false, Err(crate::Exit::WrongState));
+        assert_eq!(steps(Some(State::Committing)), contradiction);
+    }
 }
