@@ -304,6 +304,7 @@ impl Device {
         self.background.change(|plan| {
             plan.fill = enable;
             plan.fill_rates = rates;
+            plan.ask_anew();
         });
         Ok(())
     }

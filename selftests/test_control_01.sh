@@ -25,7 +25,7 @@ all_files() {
 	for file in "$status"/*; do
 		one_line "$file" || return
 	done
-	[ "$(ls $status | wc -l)" = 29 ]
+	[ "$(ls $status | wc -l)" = 30 ]
 }
 not_writable() {
 	for file in "$status"/*; do

@@ -35,16 +35,21 @@ use kernel::{
 #[pin_data]
 pub(super) struct Asked {
     range: Run,
+    priority: Priority,
     #[pin]
     sweep: Mutex<Sweep>,
 }
 
 impl Asked {
     /// Nothing has been asked for yet.
-    pub(super) fn new(range: Run) -> Result<Arc<Self>> {
+    pub(super) fn new(range: Run, priority: Priority) -> Result<Arc<Self>> {
         let sweep = Sweep::new(range, PIECE_BLOCKS);
         Arc::pin_init(
-            pin_init!(Self { range, sweep <- new_mutex!(sweep, "imgstream:asked") }),
+            pin_init!(Self {
+                range,
+                priority,
+                sweep <- new_mutex!(sweep, "imgstream:asked"),
+            }),
             GFP_KERNEL,
         )
     }
@@ -59,15 +64,26 @@ impl Asked {
         self.sweep.lock().answer(answer, now_ms());
     }
 
-    /// Asks for what is absent while fewer than `window` fetches are under way; what to do then. `Ask`: the same again.
-    /// By one caller at a time.
-    pub(super) fn go_on(self: &Arc<Self>, core: &Arc<Core>, window: usize) -> Result<Next> {
+    /// Asks for what is absent while fewer than `window` fetches are under way and `pace` lets so many blocks pass, or
+    /// says how many milliseconds to wait; what to do then. `Ask`: the same again. By one caller at a time.
+    pub(super) fn go_on(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        window: usize,
+        pace: impl Fn(u64) -> Result<(), u64>,
+    ) -> Result<Next> {
         loop {
             let next = self.sweep.lock().next(&core.tables.locator(), now_ms());
-            match next {
-                Next::Ask(run) if core.units.len() < window => self.ask(core, run)?,
-                next => return Ok(next),
+            let Next::Ask(run) = next else {
+                return Ok(next);
+            };
+            if core.units.len() >= window {
+                return Ok(next);
             }
+            if let Err(wait) = pace(run.blocks) {
+                return Ok(Next::Pause(wait));
+            }
+            self.ask(core, run)?;
         }
     }
 
@@ -75,7 +91,7 @@ impl Asked {
         // Before the answer, which may come at once. Not with the lock, which that takes.
         self.sweep.lock().ask(run);
         let waiter = Waiter::Batch(self.clone());
-        match want(core, run, waiter, Priority::Background, true) {
+        match want(core, run, waiter, self.priority, true) {
             Ok(blocks) => {
                 self.sweep.lock().cut(run, blocks);
                 Ok(())

@@ -9,12 +9,9 @@ use crate::{
         commit,
         inner::{
             Core,
-            Queues,
-            PIECE_BLOCKS, //
+            Queues, //
         },
-        rescue::Rescue,
-        units::want,
-        waiter::Waiter, //
+        rescue::Rescue, //
     },
     kapi::{
         noio::NoIo,
@@ -36,10 +33,10 @@ use imgstream_engine::{
     block::Run,
     fill::{
         is_independent,
-        Cursor,
         Pace, //
     },
-    settle::Trouble,
+    sweep::Next,
+    trouble::Trouble, //
 };
 use imgstream_proto::disk::State;
 use kernel::{
@@ -113,15 +110,25 @@ pub(super) struct Plan {
     pub(super) commit_rates: Rates,
     /// At full speed, whatever the guest does.
     pub(super) now: bool,
-    cursor: Cursor,
     pace: Pace,
     guest_ios: u64,
     /// Set when a setting changed and the pace has to follow.
     fresh: bool,
-    /// What the commit has asked for.
+    /// What fill or commit has asked for.
     asked: Option<Arc<Asked>>,
+    /// What keeps the fill from its end.
+    pub(super) fill_stuck: Option<Trouble>,
     /// What the commit could not read here.
     rescue: Option<Arc<Rescue>>,
+}
+
+impl Plan {
+    /// Whatever could not be had is asked for again, now.
+    pub(super) fn ask_anew(&mut self) {
+        self.asked = None;
+        self.fill_stuck = None;
+        self.rescue = None;
+    }
 }
 
 /// The worker.
@@ -157,11 +164,11 @@ impl Background {
             commit,
             commit_rates: rates,
             now: false,
-            cursor: Cursor::new(),
             pace: rates.pace(),
             guest_ios: 0,
             fresh: true,
             asked: None,
+            fill_stuck: None,
             rescue: None,
         };
         Arc::pin_init(
@@ -213,7 +220,7 @@ impl Background {
     }
 
     /// Asks the pace for `blocks`; `Err`: ask again in so many milliseconds.
-    pub(super) fn take(&self, blocks: u64) -> Result<(), u32> {
+    pub(super) fn take(&self, blocks: u64) -> Result<(), u64> {
         let ios = self.core.counters.guest_ios.load(Ordering::Relaxed);
         let mut plan = self.plan.lock();
         let committing = plan.commit == CommitMode::Running;
@@ -232,37 +239,37 @@ impl Background {
         let busy = plan.guest_ios != ios;
         plan.guest_ios = ios;
         let bytes = Run::new(0, blocks).bytes();
-        plan.pace
-            .take(now_ms(), busy, bytes)
-            .map_err(|wait| u32::try_from(wait).unwrap_or(IDLE_MS))
+        plan.pace.take(now_ms(), busy, bytes)
     }
 
     /// One step of the fill; when to come again.
     fn fill(&self) -> u32 {
         let core = &self.core;
-        let idle = !core.may_change_state() || !core.connected() || core.fetch_failed_lately();
-        if idle || !self.look(|plan| plan.fill) {
+        if !core.may_change_state() || !core.connected() || !self.look(|plan| plan.fill) {
             return IDLE_MS;
         }
-        while self.core.units.len() < WINDOW {
-            let locator = self.core.tables.locator();
-            let Some(run) = self.plan.lock().cursor.next(&locator, PIECE_BLOCKS) else {
-                return self.became_independent();
-            };
-            if self.core.units.overlaps(run) {
-                // Somebody else brings it, or all that is left is under way.
-                self.plan.lock().cursor.pass(run);
-                return BUSY_MS;
-            }
-            if let Err(wait) = self.take(run.blocks) {
-                return wait;
-            }
-            if want(&self.core, run, Waiter::Nobody, Priority::Background, true).is_err() {
-                return IDLE_MS;
-            }
-            self.plan.lock().cursor.pass(run);
+        let all = Run::new(0, core.tables.blocks());
+        let pace = |blocks| self.take(blocks);
+        match self
+            .asked(all)
+            .and_then(|asked| asked.go_on(core, WINDOW, pace))
+        {
+            Ok(Next::Ask(_) | Next::Wait) => BUSY_MS,
+            Ok(Next::Pause(ms)) => u32::try_from(ms).map_or(IDLE_MS, |ms| ms.min(IDLE_MS)),
+            Ok(Next::Stuck(trouble)) => self.fill_is_stuck(trouble),
+            Ok(Next::Done) => self.became_independent(),
+            Err(_) => IDLE_MS,
         }
-        BUSY_MS
+    }
+
+    /// All is here that can be had. What cannot is asked for again, and said once.
+    fn fill_is_stuck(&self, trouble: Trouble) -> u32 {
+        if self.plan.lock().fill_stuck.replace(trouble) != Some(trouble) {
+            let sentence = Line::of(trouble);
+            let sentence = sentence.as_str();
+            pr_warn!("everything else is here: {sentence}; the fill tries again\n");
+        }
+        IDLE_MS
     }
 
     /// Nothing is absent: the repository is never contacted again.
@@ -274,6 +281,7 @@ impl Background {
             if let Some(source) = &self.core.source {
                 Source::stop(source);
             }
+            self.plan.lock().fill_stuck = None;
             pr_info!("everything is here: independent of the repository\n");
         }
         IDLE_MS
@@ -300,7 +308,9 @@ impl Background {
         if let Some(asked) = plan.asked.as_ref().filter(|asked| asked.range() == range) {
             return Ok(asked.clone());
         }
-        let asked = Asked::new(range)?;
+        let asked = Asked::new(range, Priority::Background)?;
+        // Another batch, or the commit after the fill.
+        plan.fill_stuck = None;
         plan.asked = Some(asked.clone());
         Ok(asked)
     }
@@ -320,9 +330,8 @@ impl Background {
         {
             let mut plan = self.plan.lock();
             plan.commit = CommitMode::Stopped(trouble);
-            // Who tells it to go on has everything asked for again.
-            plan.asked = None;
-            plan.rescue = None;
+            // For when somebody tells it to go on.
+            plan.ask_anew();
         }
         let sentence = Line::of(trouble);
         let sentence = sentence.as_str();

@@ -45,10 +45,10 @@ use imgstream_engine::{
         Part,
         Remedy,
         Source,
-        Step,
-        Trouble, //
+        Step, //
     },
     sweep::Next,
+    trouble::Trouble, //
 };
 use imgstream_proto::disk::{
     State,
@@ -167,7 +167,7 @@ fn try_step(background: &Background) -> Result<u32, Halt> {
         return Ok(wait);
     }
     if let Err(wait) = background.take(run.blocks) {
-        return Ok(wait);
+        return Ok(u32::try_from(wait).unwrap_or(ERROR_MS));
     }
     settle(core, run, rescued.as_ref())?;
     background.set_rescue(None);
@@ -191,11 +191,12 @@ fn bring(background: &Background, run: Run) -> Result<Option<u32>, Halt> {
         // Also if something is still being fetched that the guest has written meanwhile.
         return Ok(None);
     }
-    match background.asked(run)?.go_on(core, WINDOW)? {
+    // The pace holds the moving back; what it needs may come.
+    match background.asked(run)?.go_on(core, WINDOW, |_| Ok(()))? {
         Next::Done => Ok(None),
         Next::Ask(_) | Next::Wait => Ok(Some(FETCH_MS)),
         Next::Pause(_) => Ok(Some(ERROR_MS)),
-        Next::Stuck(block) => Err(Halt::Stop(Trouble::Missing { block })),
+        Next::Stuck(trouble) => Err(Halt::Stop(trouble)),
     }
 }
 

@@ -26,7 +26,6 @@ use crate::{
             PageBuf,
             PagePool, //
         },
-        time::now_ms,
         workqueue::Queue, //
     },
     source::Source,
@@ -62,9 +61,6 @@ const RESERVE_PAGES: usize = PIECE_BLOCKS as usize;
 const RESERVE_MERGES: usize = 32;
 /// Bios kept in reserve in each set.
 const RESERVE_BIOS: u32 = 64;
-
-/// How long the background asks for nothing after a fetch failed.
-const FETCH_PAUSE_MS: u64 = 5000;
 
 /// The shared part, in epochs.
 pub(super) type Core = Epochs<Inner>;
@@ -154,8 +150,6 @@ pub(super) struct Inner {
     pub(super) own: BioSet<LocalIo>,
     /// The blocks that `settle` is moving: packed start and length, 0 for none.
     excluded: AtomicU64,
-    /// When a fetch failed last: what nobody waits for is not asked for again at once.
-    pub(super) fetch_failed_ms: AtomicU64,
     /// Set when the repository is not needed any more.
     pub(super) independent: AtomicBool,
     /// Counters.
@@ -195,7 +189,6 @@ impl Inner {
             wholes <- BioSet::new(RESERVE_BIOS, false),
             own <- BioSet::new(RESERVE_BIOS, true),
             excluded: AtomicU64::new(0),
-            fetch_failed_ms: AtomicU64::new(0),
             independent,
             counters: Counters::default(),
         }))
@@ -214,12 +207,6 @@ impl Inner {
     /// Whether the repository answers right now.
     pub(super) fn connected(&self) -> bool {
         self.source.as_ref().is_some_and(Source::ready)
-    }
-
-    /// Whether the background should leave the repository alone for a while.
-    pub(super) fn fetch_failed_lately(&self) -> bool {
-        let at = self.fetch_failed_ms.load(Ordering::Relaxed);
-        at != 0 && now_ms().saturating_sub(at) < FETCH_PAUSE_MS
     }
 
     /// Keeps guest writes out of `run` from the next epoch on; an empty run keeps nothing out.

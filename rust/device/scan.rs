@@ -9,13 +9,12 @@
 
 use crate::{
     device::{
+        asked::Asked,
         inner::{
             Core,
             Queues, //
         },
         merge,
-        units::want,
-        waiter::Waiter, //
     },
     kapi::{
         bio::Op,
@@ -32,8 +31,8 @@ use core::sync::atomic::{
 };
 use imgstream_engine::{
     block::Run,
-    fill::next_absent,
-    locate::Place, //
+    locate::Place,
+    sweep::Next, //
 };
 use imgstream_proto::disk::BLOCK_LEN;
 use kernel::{
@@ -66,6 +65,9 @@ const FETCH_MS: u32 = 20;
 pub(super) struct Scan {
     core: Arc<Core>,
     queues: Arc<Queues>,
+    /// The image's start, and what a GPT's backup touches.
+    head: Arc<Asked>,
+    backup: Arc<Asked>,
     /// Taken when the time has come.
     #[pin]
     disk: Mutex<Option<PartitionScan>>,
@@ -78,10 +80,17 @@ impl_has_delayed_work! { impl HasDelayedWork<Self> for Scan { self.work } }
 
 impl Scan {
     pub(super) fn new(core: Arc<Core>, queues: Arc<Queues>) -> Result<Arc<Self>> {
+        let blocks = core.tables.blocks();
+        let head = Run::new(0, HEAD_BLOCKS.min(blocks));
+        let backup = Run::from_to(blocks.saturating_sub(BACKUP_BLOCKS), blocks);
+        let head = Asked::new(head, Priority::Demand)?;
+        let backup = Asked::new(backup, Priority::Demand)?;
         Arc::pin_init(
             pin_init!(Self {
                 core,
                 queues,
+                head,
+                backup,
                 disk <- new_mutex!(None, "imgstream:scan"),
                 done: AtomicBool::new(false),
                 work <- new_delayed_work!("imgstream:scan"),
@@ -114,38 +123,28 @@ impl Scan {
 
     /// Whether all that the scan reads is here; asks for what is not. An error is met by the scan again, and said there.
     fn all_here(&self) -> Result<bool> {
-        let blocks = self.core.tables.blocks();
-        if !self.is_here(Run::new(0, HEAD_BLOCKS.min(blocks)))? {
+        if !self.is_here(&self.head)? {
             return Ok(false);
         }
         if !self.is_gpt()? {
             return Ok(true);
         }
-        self.is_here(Run::from_to(blocks.saturating_sub(BACKUP_BLOCKS), blocks))
+        self.is_here(&self.backup)
     }
 
-    fn is_here(&self, run: Run) -> Result<bool> {
-        let locator = self.core.tables.locator();
-        let Some(absent) = next_absent(&locator, run.start, run.end(), run.blocks) else {
-            return Ok(true);
+    fn is_here(&self, asked: &Arc<Asked>) -> Result<bool> {
+        // Whoever reads the partition table waits for this, so nothing holds it back.
+        let in_vain = match asked.go_on(&self.core, usize::MAX, |_| Ok(()))? {
+            Next::Done => return Ok(true),
+            Next::Stuck(_) => true,
+            // What comes is not kept, so it would never be here.
+            _ => !self.core.may_change_state(),
         };
-        if !self.core.may_change_state() || self.core.fetch_failed_lately() {
-            // With a connection the scan's own read ends soon, well or not; without one it would hold up who opens the disk.
-            return match self.core.connected() {
-                true => Err(EIO),
-                false => Ok(false),
-            };
+        // With a connection the scan's own read ends soon, well or not; without one it would hold up who opens the disk.
+        match in_vain && self.core.connected() {
+            true => Err(EIO),
+            false => Ok(false),
         }
-        if !self.core.units.overlaps(absent) {
-            want(
-                &self.core,
-                absent,
-                Waiter::Nobody,
-                Priority::Demand,
-                true, //
-            )?;
-        }
-        Ok(false)
     }
 
     fn is_gpt(&self) -> Result<bool> {

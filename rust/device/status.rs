@@ -26,7 +26,8 @@ use imgstream_proto::{
     abi::status::{
         Attribute,
         Connection,
-        COMMIT_STOPPED, //
+        COMMIT_STOPPED,
+        NONE, //
     },
     disk::BLOCK_BYTES,
 };
@@ -57,6 +58,10 @@ impl Device {
             }
             Attribute::Independent => out.write_str(yes(core.independent.load(Ordering::Relaxed))),
             Attribute::Fill => self.show_fill(out),
+            Attribute::FillStuck => match self.background.look(|plan| plan.fill_stuck) {
+                Some(trouble) => write!(out, "{trouble}"),
+                None => out.write_str(NONE),
+            },
             Attribute::Commit => self.show_commit(out),
             Attribute::ErrorsRead => {
                 write!(out, "{}", counters.errors_read.load(Ordering::Relaxed))
@@ -119,7 +124,7 @@ impl Device {
         if self.core.counters.errors_read.load(Ordering::Relaxed) != 0 {
             return out.write_str("a read failed");
         }
-        out.write_str("none")
+        out.write_str(NONE)
     }
 
     fn show_connection(&self, attribute: Attribute, out: &mut impl Write) -> Result {

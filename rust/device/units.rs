@@ -29,7 +29,6 @@ use crate::{
             PageBuf,
             PAGE_BYTES, //
         },
-        time::now_ms, //
     },
     source::{
         Fetch,
@@ -126,11 +125,6 @@ impl Units {
         while list.len() > count {
             self.fewer.wait(&mut list);
         }
-    }
-
-    /// Whether some block of `run` is being fetched.
-    pub(super) fn overlaps(&self, run: Run) -> bool {
-        self.list.lock().iter().any(|unit| unit.run.overlaps(&run))
     }
 
     /// What to do for the first blocks of `run`. A unit that does not store is of no use to those who want it stored.
@@ -376,7 +370,6 @@ impl FetchDone for Unit {
                 .counters
                 .errors_read
                 .fetch_add(1, Ordering::Relaxed);
-            self.core.fetch_failed_ms.store(now_ms(), Ordering::Relaxed);
         } else if self.store && self.core.may_change_state() {
             self.store();
         }

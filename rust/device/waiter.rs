@@ -37,9 +37,7 @@ pub(super) enum Waiter {
     Read(Request),
     /// A write of a part of one block: wants it merged.
     Merge(Request),
-    /// The fill: wants it stored, no more.
-    Nobody,
-    /// The commit: wants it stored, and to hear whether it came.
+    /// The background: wants it stored, and to hear whether it came.
     Batch(Arc<Asked>),
     /// The commit: wants it at hand.
     Commit(Arc<Rescue>),
@@ -72,7 +70,6 @@ impl Waiter {
                 offset,
             })),
             Waiter::Batch(asked) => asked.answer(Answer::Came),
-            Waiter::Nobody => {}
         }
     }
 
@@ -86,7 +83,6 @@ impl Waiter {
             Waiter::Commit(rescue) => rescue.answer(rescue::Answer::Later),
             Waiter::Batch(asked) if refused => asked.answer(Answer::Refused(all)),
             Waiter::Batch(asked) => asked.answer(Answer::Later),
-            Waiter::Nobody => {}
         }
     }
 }

@@ -1,37 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Background fill: which blocks next, and how fast. Commit uses the same pace.
+//! Background fill: what is left to do, and how fast. Commit uses the same pace. Which blocks are next says
+//! [`crate::sweep`].
 
 use crate::block::{BlockState, Run};
 use crate::locate::Locator;
-
-/// Goes over the image and names absent runs.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cursor {
-    at: u64,
-}
-
-impl Cursor {
-    /// A cursor at the image's start.
-    pub const fn new() -> Self {
-        Self { at: 0 }
-    }
-
-    /// The next absent run, at most `max` blocks; it starts over at the end of the image. Blocks that are home are
-    /// passed over. `None`: nothing is absent.
-    pub fn next(&self, locator: &Locator<'_>, max: u64) -> Option<Run> {
-        let start = self.at;
-        let end = locator.map().blocks();
-        next_absent(locator, start, end, max)
-            .or_else(|| next_absent(locator, 0, start.min(end), max))
-    }
-
-    /// Goes on behind `run`, which is being fetched. Whoever has to wait before that finds the same run again, so the
-    /// image comes in order.
-    pub fn pass(&mut self, run: Run) {
-        self.at = run.end();
-    }
-}
 
 /// The first run at or after `from` and before `end` that neither is home nor stored.
 pub fn next_absent(locator: &Locator<'_>, from: u64, end: u64, max: u64) -> Option<Run> {

@@ -27,6 +27,7 @@ pub mod settle;
 pub mod stage;
 pub mod state;
 pub mod sweep;
+pub mod trouble;
 pub mod trust;
 
 #[cfg(test)]

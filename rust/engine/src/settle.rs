@@ -26,11 +26,10 @@
 //! A slot that cannot be read ends its batch; [`remedy`] says what then. Nothing has moved, so guest I/O goes on as
 //! before, and what is fetched again is waited for with nothing excluded.
 
-use core::fmt;
-
 use crate::block::{BlockState, Run};
 use crate::locate::{Locator, Place};
 use crate::sweep::narrower;
+use crate::trouble::Trouble;
 use crate::trust::Trust;
 
 /// Rule 8 in one place: where the bytes for the home location of a block come from.
@@ -96,55 +95,6 @@ pub fn parts<'a>(locator: &'a Locator<'a>, run: Run) -> impl Iterator<Item = Par
         at = part.end();
         Some(Part { run: part, source })
     })
-}
-
-/// Why a commit cannot go on by itself. Nothing is lost by it: blocks from the copy counter on are where they were.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// A slot cannot be read, and no other copy of what it holds can.
-    Unreadable {
-        /// The block.
-        block: u64,
-        /// Its slot.
-        disk_bytes: u64,
-    },
-    /// A block is not here, and the image's source refuses to read it.
-    Missing {
-        /// The block.
-        block: u64,
-    },
-    /// A home location cannot be written.
-    Unwritable {
-        /// The block.
-        block: u64,
-    },
-    /// The disk cannot be flushed.
-    Unflushed,
-    /// The control area cannot be written: rule 10.
-    Unrecorded,
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable { block, disk_bytes } => write!(
-                f,
-                "block {block} cannot be read where it is, at byte {disk_bytes} of the disk"
-            ),
-            Self::Missing { block } => write!(
-                f,
-                "block {block} is not here, and the repository cannot read it: byte {} of the image has to be repaired there",
-                Run::new(*block, 1).start_bytes()
-            ),
-            Self::Unwritable { block } => write!(
-                f,
-                "block {block} cannot be written to its place, byte {} of the disk",
-                Run::new(*block, 1).start_bytes()
-            ),
-            Self::Unflushed => f.write_str("the disk cannot be flushed"),
-            Self::Unrecorded => f.write_str("the control area cannot be written"),
-        }
-    }
 }
 
 /// What to do about a slot that cannot be read.

@@ -8,14 +8,18 @@
 //! a message: what is left is absent, and the map has that.
 //!
 //! Only what the image's source *refuses* counts. What fails for a reason that will pass is asked for again after a
-//! pause, and a source that does not answer is waited for.
+//! pause, and a source that does not answer is waited for. Whatever else asks for a block that is bad has no influence.
 
 use crate::block::Run;
 use crate::fill::next_absent;
 use crate::locate::Locator;
+use crate::trouble::Trouble;
 
-/// How long to wait after something failed that will pass, in milliseconds.
+/// How long to wait after something failed that will pass, and before bad blocks are asked for again, in milliseconds.
 pub const PAUSE_MS: u64 = 5000;
+
+/// How long that becomes, doubled each time that nothing came.
+pub const PAUSE_MAX_MS: u64 = 60_000;
 
 /// How many blocks to ask for at a time where so many were refused; `None` for one that was refused alone.
 pub const fn narrower(blocks: u64) -> Option<u64> {
@@ -46,9 +50,8 @@ pub enum Next {
     Wait,
     /// Wait for so many milliseconds.
     Pause(u64),
-    /// All that can be had is here. This block, the first of those that are not, was refused alone. The next call begins
-    /// anew.
-    Stuck(u64),
+    /// All that can be had is here; what is wrong with the first block that is not. Begins anew after a pause.
+    Stuck(Trouble),
     /// Nothing is absent.
     Done,
 }
@@ -67,6 +70,9 @@ pub struct Sweep {
     wide: bool,
     /// The first block that was refused alone in this pass.
     bad: Option<u64>,
+    /// Whether something came since the last pause, and how long that was.
+    came: bool,
+    pause_ms: u64,
     resume_ms: u64,
 }
 
@@ -81,6 +87,8 @@ impl Sweep {
             waiting: 0,
             wide: false,
             bad: None,
+            came: false,
+            pause_ms: 0,
             resume_ms: 0,
         }
     }
@@ -102,12 +110,24 @@ impl Sweep {
             // Their answers say how the pass went.
             return Next::Wait;
         }
-        let stuck = self.end_pass();
-        match (self.absent(locator), stuck) {
+        let bad = self.end_pass();
+        match (self.absent(locator), bad) {
             (None, _) => Next::Done,
-            (Some(_), Some(block)) => Next::Stuck(block),
             (Some(run), None) => Next::Ask(run),
+            (Some(_), Some(block)) => {
+                self.pause(now_ms);
+                Next::Stuck(Trouble::Missing { block })
+            }
         }
+    }
+
+    fn pause(&mut self, now_ms: u64) {
+        let longer = match core::mem::take(&mut self.came) {
+            true => 0,
+            false => self.pause_ms.saturating_mul(2),
+        };
+        self.pause_ms = longer.clamp(PAUSE_MS, PAUSE_MAX_MS);
+        self.resume_ms = now_ms.saturating_add(self.pause_ms);
     }
 
     fn absent(&self, locator: &Locator<'_>) -> Option<Run> {
@@ -144,7 +164,7 @@ impl Sweep {
     pub fn answer(&mut self, answer: Answer, now_ms: u64) {
         self.waiting = self.waiting.saturating_sub(1);
         match answer {
-            Answer::Came => {}
+            Answer::Came => self.came = true,
             Answer::Later => self.resume_ms = now_ms.saturating_add(PAUSE_MS),
             Answer::Refused(run) if run.blocks > 1 => self.wide = true,
             Answer::Refused(run) => {

@@ -5,6 +5,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use imgstream_engine::block::Run;
+use imgstream_engine::sweep::{Answer, Next, Sweep};
+
 use crate::config::SECTORS;
 use crate::disk::{Sector, ZERO};
 use crate::exec::{pause, until};
@@ -146,14 +149,14 @@ pub async fn rounds(world: Rc<World>) {
 
 /// The driver's background fill.
 pub async fn filler(world: Rc<World>) {
-    let mut cursor = imgstream_engine::fill::Cursor::new();
+    let mut sweep = Sweep::new(Run::new(0, world.config.image_blocks), 1);
     while !world.stopping.get() {
-        let next = world.locate(|locator| cursor.next(locator, 1));
-        let Some(run) = next else {
+        let Next::Ask(run) = world.locate(|locator| sweep.next(locator, 0)) else {
             break;
         };
-        cursor.pass(run);
+        sweep.ask(run);
         io::fill(&world, run.start).await;
+        sweep.answer(Answer::Came, 0);
         for _ in 0..world.rng.below(20) {
             pause().await;
         }

@@ -14,10 +14,12 @@ use super::{claim_words, Words};
 use crate::block::{BlockState, Run};
 use crate::claim::Claims;
 use crate::fetch::{plan, Plan};
-use crate::fill::{is_independent, missing_blocks, next_absent, Cursor};
+use crate::fill::{is_independent, missing_blocks, next_absent};
 use crate::locate::{BootRun, Locator, Place};
 use crate::map::Change;
-use crate::settle::{batch, parts, remedy, Remedy, Source, Trouble};
+use crate::settle::{batch, parts, remedy, Remedy, Source};
+use crate::sweep::{Next, Sweep};
+use crate::trouble::Trouble;
 use crate::trust::Trust;
 
 const CHANGES: [Change; 4] = [
@@ -193,28 +195,22 @@ fn fill_goes_over_what_is_neither_home_nor_stored() {
     let (boot, geometry, counter) = (boot(), geometry(), AtomicU64::new(0));
     let locator = Locator::new(words.map(), &boot, &counter, &geometry);
     assert_eq!(missing_blocks(&locator), 91);
-    let mut cursor = Cursor::new();
-    let pass = |cursor: &mut Cursor, max, expected: Run| {
-        assert_eq!(cursor.next(&locator, max), Some(expected));
-        assert_eq!(
-            cursor.next(&locator, max),
-            Some(expected),
-            "asking moves nothing"
-        );
-        cursor.pass(expected);
-    };
-    pass(&mut cursor, 4, Run::new(4, 4));
-    pass(&mut cursor, 100, Run::new(8, 2));
-    pass(&mut cursor, 100, Run::new(10, 2));
-    pass(&mut cursor, 100, Run::new(12, 38));
-    pass(&mut cursor, 100, Run::new(55, 45));
-    // Around the end.
-    pass(&mut cursor, 2, Run::new(4, 2));
+    let mut sweep = Sweep::new(Run::new(0, 100), 40);
+    for expected in [
+        Run::new(4, 6),
+        Run::new(10, 2),
+        Run::new(12, 38),
+        Run::new(55, 40),
+        Run::new(95, 5),
+    ] {
+        assert_eq!(sweep.next(&locator, 0), Next::Ask(expected));
+        let again = sweep.next(&locator, 0);
+        assert_eq!(again, Next::Ask(expected), "asking moves nothing");
+        sweep.ask(expected);
+    }
     words.map().apply(Run::new(0, 99), Change::Filled);
-    pass(&mut cursor, 100, Run::new(99, 1));
     assert!(!is_independent(&locator));
     locator.raise_counter(100);
-    assert_eq!(cursor.next(&locator, 100), None);
     assert_eq!(next_absent(&locator, 0, 100, 1), None);
     assert!(is_independent(&locator));
 }

@@ -15,7 +15,12 @@ use super::Words;
 use crate::block::{BlockState, Run};
 use crate::locate::Locator;
 use crate::map::Change;
-use crate::sweep::{narrower, Answer, Next, Sweep, PAUSE_MS};
+use crate::sweep::{narrower, Answer, Next, Sweep, PAUSE_MAX_MS, PAUSE_MS};
+use crate::trouble::Trouble;
+
+fn stuck(block: u64) -> Next {
+    Next::Stuck(Trouble::Missing { block })
+}
 
 /// An image that is fetched by a sweep.
 struct Rig {
@@ -51,6 +56,14 @@ impl Rig {
     fn next(&mut self) -> Next {
         let locator = Locator::new(self.words.map(), &[], &self.counter, &self.geometry);
         self.sweep.next(&locator, self.now_ms)
+    }
+
+    /// A pause of that length is asked for, to the millisecond, and passes.
+    fn wait(&mut self, ms: u64) {
+        assert_eq!(self.next(), Next::Pause(ms));
+        self.now_ms += ms - 1;
+        assert_eq!(self.next(), Next::Pause(1));
+        self.now_ms += 1;
     }
 
     fn is_bad(&self, run: Run) -> bool {
@@ -108,12 +121,28 @@ fn all_is_fetched_in_large_pieces() {
 fn all_round_a_bad_block_is_fetched() {
     let range = Run::new(1000, 4096);
     let mut rig = Rig::new(10_000, range, [1700]);
-    assert_eq!(rig.run(), Next::Stuck(1700));
+    assert_eq!(rig.run(), stuck(1700));
     assert_eq!(rig.absent(range), BTreeSet::from([1700]));
     assert_eq!(rig.asked, 16 + 16 + 16);
+    rig.wait(PAUSE_MS);
     // Nothing else is asked for again.
-    assert_eq!(rig.run(), Next::Stuck(1700));
+    assert_eq!(rig.run(), stuck(1700));
     assert_eq!(rig.asked, 16 + 16 + 16 + 1);
+}
+
+#[test]
+fn what_is_bad_is_asked_for_less_and_less_often() {
+    let mut rig = Rig::new(100, Run::new(0, 100), [7, 9]);
+    let mut pause = PAUSE_MS;
+    for _ in 0..9 {
+        assert_eq!(rig.run(), stuck(7));
+        rig.wait(pause);
+        pause = (pause * 2).min(PAUSE_MAX_MS);
+    }
+    // Something comes: what is left may, too.
+    rig.bad.remove(&7);
+    assert_eq!(rig.run(), stuck(9));
+    rig.wait(PAUSE_MS);
     rig.bad.clear();
     assert_eq!(rig.run(), Next::Done);
 }
@@ -122,9 +151,10 @@ fn all_round_a_bad_block_is_fetched() {
 fn what_was_mended_is_fetched_in_large_pieces_again() {
     let range = Run::new(0, 4096);
     let mut rig = Rig::new(4096, range, 0..4096);
-    assert_eq!(rig.run(), Next::Stuck(0));
+    assert_eq!(rig.run(), stuck(0));
     rig.asked = 0;
     rig.bad.clear();
+    rig.wait(PAUSE_MS);
     assert_eq!(rig.run(), Next::Done);
     assert_eq!(rig.asked, 16);
 }
@@ -138,10 +168,7 @@ fn what_will_pass_is_no_refusal() {
     rig.ask(run);
     assert_eq!(rig.next(), Next::Wait);
     rig.sweep.answer(Answer::Later, rig.now_ms);
-    assert_eq!(rig.next(), Next::Pause(PAUSE_MS));
-    rig.now_ms += PAUSE_MS - 1;
-    assert_eq!(rig.next(), Next::Pause(1));
-    rig.now_ms += 1;
+    rig.wait(PAUSE_MS);
     assert_eq!(rig.next(), Next::Ask(run), "the same piece, as large");
     assert_eq!(rig.run(), Next::Done);
 }
@@ -205,8 +232,9 @@ proptest! {
                     let run = rig.open.swap_remove(pick % rig.open.len());
                     rig.answer(run);
                 }
-                Next::Stuck(block) => {
-                    prop_assert_eq!(Some(&block), bad.first());
+                Next::Stuck(trouble) => {
+                    let block = *bad.first().unwrap();
+                    prop_assert_eq!(trouble, Trouble::Missing { block });
                     prop_assert_eq!(rig.absent(range), bad);
                     return Ok(());
                 }

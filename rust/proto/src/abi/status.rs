@@ -79,6 +79,8 @@ attributes! {
     Reconnects = "reconnects";
     /// `on` or `off`, then the minimum and the maximum rate in KiB/s.
     Fill = "fill";
+    /// What the fill cannot have, in a sentence; [`NONE`].
+    FillStuck = "fill_stuck";
     /// `idle`, `running`, `paused` or `done`; or [`COMMIT_STOPPED`], a colon, and the reason.
     Commit = "commit";
     /// Reads that failed.
@@ -91,7 +93,7 @@ attributes! {
     Inflight = "inflight";
     /// Reads of the repository that are being waited for.
     FetchesInflight = "fetches_inflight";
-    /// The last error in a sentence; `none`.
+    /// The last error in a sentence; [`NONE`].
     LastError = "last_error";
     /// `yes` while the read-only view of the source is open.
     SourceView = "source_view";
@@ -101,6 +103,9 @@ attributes! {
 
 /// The directory of the files.
 pub const DIRECTORY: &str = "/sys/block/imgstream0/imgstream";
+
+/// The word of [`Attribute::FillStuck`] and [`Attribute::LastError`] if there is nothing to say.
+pub const NONE: &str = "none";
 
 /// The word of [`Attribute::Commit`] for a commit that cannot go on by itself.
 pub const COMMIT_STOPPED: &str = "stopped";

@@ -46,7 +46,7 @@ fn line(now: &Status, before: Option<&Status>, seconds: u64) -> String {
         bytes(value(now).saturating_sub(old) / seconds)
     };
     format!(
-        "{}: here {} of {} ({}/s), home {} ({}/s), {} in flight, {} {}",
+        "{}: here {} of {} ({}/s), home {} ({}/s), {} in flight, {} {}{}",
         now.state,
         bytes(now.here_bytes()),
         bytes(now.image_bytes),
@@ -55,6 +55,8 @@ fn line(now: &Status, before: Option<&Status>, seconds: u64) -> String {
         rate(|s| s.copied_bytes),
         now.inflight,
         now.portal,
-        now.connection
+        now.connection,
+        now.fill_stuck()
+            .map_or_else(String::new, |what| format!("; {what}"))
     )
 }

@@ -4,7 +4,9 @@
 use std::io;
 use std::path::Path;
 
-use imgstream_proto::abi::status::{Attribute, Connection, COMMIT_STOPPED, DIRECTORY, WRONG_IMAGE};
+use imgstream_proto::abi::status::{
+    Attribute, Connection, COMMIT_STOPPED, DIRECTORY, NONE, WRONG_IMAGE,
+};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -34,6 +36,7 @@ pub struct Status {
     pub connection_since_s: u64,
     pub reconnects: u64,
     pub fill: String,
+    pub fill_stuck: String,
     pub commit: String,
     pub errors_read: u64,
     pub errors_write: u64,
@@ -77,6 +80,7 @@ impl Status {
             connection_since_s: file.number(Attribute::ConnectionSince)?,
             reconnects: file.number(Attribute::Reconnects)?,
             fill: file.text(Attribute::Fill)?,
+            fill_stuck: file.text(Attribute::FillStuck)?,
             commit: file.text(Attribute::Commit)?,
             errors_read: file.number(Attribute::ErrorsRead)?,
             errors_write: file.number(Attribute::ErrorsWrite)?,
@@ -97,6 +101,11 @@ impl Status {
     /// Why the commit cannot go on by itself, if so.
     pub fn commit_stopped(&self) -> Option<&str> {
         self.commit.strip_prefix(COMMIT_STOPPED)?.strip_prefix(": ")
+    }
+
+    /// What the fill cannot have, if there is something.
+    pub fn fill_stuck(&self) -> Option<&str> {
+        Some(self.fill_stuck.as_str()).filter(|what| *what != NONE)
     }
 
     /// Refuses to wait for blocks that the image behind the portal cannot give.
@@ -173,6 +182,9 @@ impl Status {
             ),
         );
         line("fill", self.fill_in_words());
+        if let Some(what) = self.fill_stuck() {
+            line("missing", what.into());
+        }
         line("commit", self.commit.clone());
         line(
             "errors",
@@ -224,6 +236,7 @@ mod tests {
                 Attribute::Independent | Attribute::SourceView => "no",
                 Attribute::Portal => "192.0.2.1:3260",
                 Attribute::Connection => "disconnected: no answer",
+                Attribute::FillStuck => "none",
                 _ => "7",
             };
             std::fs::write(directory.join(attribute.file()), format!("{value}\n")).unwrap();
@@ -251,6 +264,16 @@ mod tests {
         // One field for each file.
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json.as_object().unwrap().len(), Attribute::ALL.len());
+    }
+
+    #[test]
+    fn what_the_fill_cannot_have_is_said() {
+        let mut status = Status::example();
+        assert!(!status.human().contains("missing"));
+        let trouble = imgstream_engine::trouble::Trouble::Missing { block: 7 };
+        status.fill_stuck = trouble.to_string();
+        let expected = format!("missing      {trouble}\n");
+        assert!(status.human().contains(&expected), "{}", status.human());
     }
 
     #[test]
