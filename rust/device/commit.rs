@@ -2,12 +2,15 @@
 
 //! Commit: moves the image home, batch by batch, by the steps of `imgstream_engine::settle`.
 //!
-//! What a batch lacks is fetched and stored first, as any fill: nothing is excluded while the network is waited for. A dead
-//! network is waited for, what the repository refuses is asked for in smaller pieces ([`Asked`](super::asked::Asked)), and
-//! a block that it refuses alone stops the commit. Then the batch is excluded and drained, copied, flushed, recorded and
-//! routed. If a slot cannot be read, the batch ends there; what `settle::remedy` allows to be fetched again is held at hand ([`Rescue`]) for the next attempt, which ends
-//! behind it. What nothing helps against stops the commit, and is said; it is tried again when somebody says so, or at
-//! the next attach.
+//! What a batch lacks is fetched and stored first, as any fill: nothing is excluded while the network is waited for. A
+//! dead network is waited for, what the repository refuses is asked for in smaller pieces
+//! ([`Asked`](super::asked::Asked)), and a block that it refuses alone stops the commit. Then the batch is excluded and
+//! drained, copied, flushed, recorded and routed.
+//!
+//! If a slot can be read no more, or not be written, the batch ends there; what `settle::remedy` allows to be fetched
+//! again is held at hand ([`Rescue`]) for the next attempt, which ends behind it. So each attempt is nearer to what it
+//! is about than the last one, and two bad places are not taken in turns for ever. What nothing helps against stops
+//! the commit, and is said; it is tried again when somebody says so, or at the next attach.
 
 use crate::{
     device::{
@@ -75,8 +78,8 @@ static RETRIES: Pacer = Pacer::new(60_000);
 enum Halt {
     /// For want of memory: soon there may be some.
     Later(Error),
-    /// A slot cannot be read.
-    Unreadable(Slot),
+    /// A slot cannot be read, or cannot be written.
+    Bad(Slot),
     /// Trying again would be of no use.
     Stop(Trouble),
 }
@@ -104,7 +107,7 @@ pub(super) fn step(background: &Background) -> u32 {
             say_again(|more| pr_err!("commit: {error:?}; trying again ({more} more before)\n"));
             ERROR_MS
         }
-        Err(Halt::Unreadable(slot)) => rescue(background, &slot),
+        Err(Halt::Bad(slot)) => rescue(background, &slot),
         Err(Halt::Stop(trouble)) => {
             background.stopped(trouble);
             0
@@ -112,7 +115,7 @@ pub(super) fn step(background: &Background) -> u32 {
     }
 }
 
-/// Has what cannot be read here fetched again, if that is of use.
+/// Has what cannot be read or stored here fetched again, if that is of use.
 fn rescue(background: &Background, slot: &Slot) -> u32 {
     let core = &background.core;
     let refused = background.rescue().and_then(|last| match last.look() {
@@ -123,9 +126,13 @@ fn rescue(background: &Background, slot: &Slot) -> u32 {
     let independent = core.independent.load(Ordering::SeqCst);
     match remedy(core.trust, independent, slot.state, block, at, refused) {
         Remedy::Fetch(blocks) => {
+            let what = match slot.state {
+                BlockState::Absent => "stored",
+                _ => "read",
+            };
             say_again(|more| {
                 pr_warn!(
-                    "commit: block {block} cannot be read here and is fetched again ({more} more before)\n"
+                    "commit: block {block} cannot be {what} here and is fetched again ({more} more before)\n"
                 );
             });
             let run = Run::from_to(block, slot.end.min(block.saturating_add(blocks)));
@@ -148,22 +155,30 @@ fn say_again(say: impl FnOnce(u64)) {
 
 fn try_step(background: &Background) -> Result<u32, Halt> {
     let core = &background.core;
-    let rescued = match background.rescue().map(|rescue| rescue.look()) {
+    let (rescued, end) = match background.rescue().map(|rescue| rescue.look()) {
         Some(Answer::Waiting) => return Ok(FETCH_MS),
         Some(Answer::Later) => {
             background.set_rescue(None);
             return Ok(ERROR_MS);
         }
-        Some(Answer::Here(rescued)) => Some(rescued),
-        Some(Answer::Refused(_)) | None => None,
+        Some(Answer::Here(rescued)) => {
+            let end = rescued.run.end();
+            (Some(rescued), end)
+        }
+        Some(Answer::Refused(run)) => (None, run.end()),
+        None => (None, u64::MAX),
     };
-    let Some(run) = next_batch(core, rescued.as_ref()) else {
+    let Some(run) = next_batch(core, end) else {
         return finish(background);
     };
     if !core.may_change_state() {
         return Err(Halt::Stop(Trouble::Unrecorded));
     }
-    if let Some(wait) = bring(background, run)? {
+    let lacking = match &rescued {
+        Some(rescued) => Run::from_to(run.start, run.end().min(rescued.run.start)),
+        None => run,
+    };
+    if let Some(wait) = bring(background, lacking)? {
         return Ok(wait);
     }
     if let Err(wait) = background.take(run.blocks) {
@@ -174,13 +189,11 @@ fn try_step(background: &Background) -> Result<u32, Halt> {
     Ok(0)
 }
 
-/// With blocks at hand that cannot be read here the batch ends behind them, so that each attempt gets further.
-fn next_batch(core: &Core, rescued: Option<&Rescued>) -> Option<Run> {
+/// The next batch, which ends at `end` at the latest: behind blocks that are at hand, or that had to be asked for again.
+fn next_batch(core: &Core, end: u64) -> Option<Run> {
     let counter = core.tables.locator().counter();
     let offset = core.tables.geometry().offset_blocks();
-    let max = rescued.map_or(BATCH_BLOCKS, |rescued| {
-        rescued.run.end().saturating_sub(counter)
-    });
+    let max = BATCH_BLOCKS.min(end.saturating_sub(counter));
     batch(counter, counter, offset, core.tables.blocks(), max)
 }
 
@@ -196,7 +209,24 @@ fn bring(background: &Background, run: Run) -> Result<Option<u32>, Halt> {
         Next::Done => Ok(None),
         Next::Ask(_) | Next::Wait => Ok(Some(FETCH_MS)),
         Next::Pause(_) => Ok(Some(ERROR_MS)),
+        Next::Stuck(Trouble::Unstored { block, disk_bytes }) => {
+            unstored(core, block, disk_bytes, run.end())
+        }
         Next::Stuck(trouble) => Err(Halt::Stop(trouble)),
+    }
+}
+
+/// A block came and cannot be stored. It need not be: nothing but its home location counts once it is home.
+fn unstored(core: &Core, block: u64, disk_bytes: u64, end: u64) -> Result<Option<u32>, Halt> {
+    match next_absent(&core.tables.locator(), block, end, PIECE_BLOCKS) {
+        Some(absent) if absent.start == block => Err(Halt::Bad(Slot {
+            block,
+            disk_bytes,
+            state: BlockState::Absent,
+            end: absent.end(),
+        })),
+        // The guest has written it meanwhile.
+        _ => Ok(Some(FETCH_MS)),
     }
 }
 
@@ -275,6 +305,9 @@ fn move_piece(
     buf: &PageBuf,
     rescued: Option<&Rescued>,
 ) -> Result<(), Halt> {
+    let at_hand = |state| {
+        rescued.filter(|rescued| member.trust.may_fetch(state) && rescued.run.contains(piece.start))
+    };
     match part.source {
         Source::Skip => Ok(()),
         Source::Zeroes => member
@@ -284,23 +317,22 @@ fn move_piece(
                 member.counters.errors_write.fetch_add(1, Ordering::Relaxed);
                 unwritable(piece.start)
             }),
-        // All was here before the batch was excluded, and nothing becomes absent.
-        Source::Fetch => Err(EAGAIN.into()),
+        Source::Fetch => match at_hand(BlockState::Absent) {
+            // Still absent: the guest has not written it, so it is what the image says.
+            Some(rescued) => put_rescued(member, piece, rescued),
+            // All else was here before the batch was excluded, and nothing becomes absent.
+            None => Err(EAGAIN.into()),
+        },
         Source::Slot { disk_bytes, state } => {
-            let at_hand = rescued.filter(|rescued| {
-                member.trust.may_fetch(state) && rescued.run.contains(piece.start)
-            });
-            if let Some(rescued) = at_hand {
+            if let Some(rescued) = at_hand(state) {
                 // Still clean, and clean can be relied on: so this is what the slot says.
-                let offset = Run::from_to(rescued.run.start, piece.start).bytes() as usize;
-                let from = rescued.offset.saturating_add(offset);
-                return put_home(member, piece, &rescued.buf, from);
+                return put_rescued(member, piece, rescued);
             }
             let skip = Run::from_to(part.run.start, piece.start).bytes();
             let from = disk_bytes.checked_add(skip).ok_or(EINVAL)?;
             transfer(member, Op::Read, from, piece, buf, 0).map_err(|block| {
                 let inside = Run::from_to(piece.start, block).bytes();
-                Halt::Unreadable(Slot {
+                Halt::Bad(Slot {
                     block,
                     disk_bytes: from.saturating_add(inside),
                     state,
@@ -310,6 +342,12 @@ fn move_piece(
             put_home(member, piece, buf, 0)
         }
     }
+}
+
+fn put_rescued(member: &Member, piece: Run, rescued: &Rescued) -> Result<(), Halt> {
+    let inside = Run::from_to(rescued.run.start, piece.start).bytes() as usize;
+    let offset = rescued.offset.saturating_add(inside);
+    put_home(member, piece, &rescued.buf, offset)
 }
 
 fn put_home(member: &Member, piece: Run, buf: &PageBuf, offset: usize) -> Result<(), Halt> {

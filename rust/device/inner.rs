@@ -148,8 +148,8 @@ pub(super) struct Inner {
     /// Bios over our own pages.
     #[pin]
     pub(super) own: BioSet<LocalIo>,
-    /// The blocks that `settle` is moving: packed start and length, 0 for none.
-    excluded: AtomicU64,
+    /// The blocks that `settle` is moving.
+    excluded: AtomicRun,
     /// Set when the repository is not needed any more.
     pub(super) independent: AtomicBool,
     /// Counters.
@@ -188,7 +188,7 @@ impl Inner {
             clones <- BioSet::new(RESERVE_BIOS, false),
             wholes <- BioSet::new(RESERVE_BIOS, false),
             own <- BioSet::new(RESERVE_BIOS, true),
-            excluded: AtomicU64::new(0),
+            excluded: AtomicRun::new(),
             independent,
             counters: Counters::default(),
         }))
@@ -211,22 +211,64 @@ impl Inner {
 
     /// Keeps guest writes out of `run` from the next epoch on; an empty run keeps nothing out.
     pub(super) fn exclude(&self, run: Run) {
-        // One word, so that nobody sees one half of an old and one half of a new range.
-        let packed = (run.start << LEN_BITS) | (run.blocks & LEN_MASK);
-        let packed = if run.is_empty() { 0 } else { packed };
-        self.excluded.store(packed, Ordering::SeqCst);
+        self.excluded.set(run);
     }
 
     /// Whether `settle` is at work on a part of `run`. For members of an epoch only: who entered after `exclude` sees
     /// it, and who entered before is waited for.
     pub(super) fn is_excluded(&self, run: Run) -> bool {
-        let packed = self.excluded.load(Ordering::SeqCst);
-        packed != 0 && Run::new(packed >> LEN_BITS, packed & LEN_MASK).overlaps(&run)
+        self.excluded.get().overlaps(&run)
     }
 }
 
+/// A run of less than 2^20 blocks in one word, so that nobody sees one half of an old and one half of a new one.
+pub(super) struct AtomicRun(AtomicU64);
+
 const LEN_BITS: u32 = 20;
 const LEN_MASK: u64 = (1 << LEN_BITS) - 1;
+
+impl AtomicRun {
+    /// The empty run.
+    pub(super) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Changes it. Any context.
+    pub(super) fn set(&self, run: Run) {
+        self.0.store(pack(run), Ordering::SeqCst);
+    }
+
+    /// Makes it reach over `run`, too. Any context.
+    pub(super) fn extend(&self, run: Run) {
+        let mut old = self.0.load(Ordering::SeqCst);
+        loop {
+            let new = pack(unpack(old).hull(&run));
+            match self
+                .0
+                .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
+            {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// What it is. Any context.
+    pub(super) fn get(&self) -> Run {
+        unpack(self.0.load(Ordering::SeqCst))
+    }
+}
+
+fn pack(run: Run) -> u64 {
+    if run.is_empty() {
+        return 0;
+    }
+    (run.start << LEN_BITS) | (run.blocks & LEN_MASK)
+}
+
+fn unpack(packed: u64) -> Run {
+    Run::new(packed >> LEN_BITS, packed & LEN_MASK)
+}
 
 /// The blocks that a range of sectors touches.
 pub(super) fn covering(sector: u64, sectors: u32) -> Run {

@@ -59,8 +59,11 @@ impl Completion for LocalIo {
                 settle_claim(&member, run, Change::Written, status);
             }
             Purpose::Fill(unit, run) => {
-                // A write error leaves the block absent. Readers had their answer before.
+                // A write error leaves the blocks absent. Readers had their answer before.
                 count_write(&member, status);
+                if !status.is_ok() {
+                    unit.not_stored(run);
+                }
                 let stored = settle_claim(&member, run, Change::Filled, status);
                 let bytes = Run::new(0, stored).bytes();
                 member

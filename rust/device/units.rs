@@ -12,6 +12,7 @@
 use crate::{
     device::{
         inner::{
+            AtomicRun,
             Core,
             PIECE_BLOCKS, //
         },
@@ -19,7 +20,10 @@ use crate::{
             LocalIo,
             Purpose, //
         },
-        waiter::Waiter, //
+        waiter::{
+            Phase,
+            Waiter, //
+        },
     },
     kapi::{
         bio::Op,
@@ -47,7 +51,8 @@ use imgstream_engine::{
         plan,
         Plan, //
     },
-    locate::Place, //
+    locate::Place,
+    sweep::Answer, //
 };
 use kernel::{
     new_condvar,
@@ -66,17 +71,6 @@ use kernel::{
     }, //
 };
 
-type Waiters = KVec<(Waiter, Run)>;
-
-enum Phase {
-    /// Who waits until it arrives, and who until it is stored.
-    Waiting(Waiters, Waiters),
-    /// Arrived and being stored; who waits for that. The work item answers them, not he who receives.
-    Here(Waiters),
-    Stored,
-    Failed(Error),
-}
-
 /// A fetch.
 #[pin_data]
 pub(super) struct Unit {
@@ -88,6 +82,8 @@ pub(super) struct Unit {
     buf: PageBuf,
     #[pin]
     phase: Mutex<Phase>,
+    /// From the first to the last block that could not be stored; empty if there is none.
+    unstored: AtomicRun,
     /// Stores under way, and one while they are being started.
     storing: AtomicU32,
     #[pin]
@@ -200,6 +196,7 @@ impl Unit {
                 store,
                 buf,
                 phase <- new_mutex!(Phase::Waiting(waiters, KVec::new()), "imgstream:unit"),
+                unstored: AtomicRun::new(),
                 storing: AtomicU32::new(1),
                 work <- new_work!("imgstream:unit"),
                 core: core.clone(),
@@ -241,27 +238,27 @@ impl Unit {
     /// Adds a waiter for what this unit brings of `run`, from its start on; answers it at once if that is here.
     fn join(&self, run: Run, waiter: Waiter) -> Result<u64> {
         let part = run.intersection(&self.run);
-        let mut phase = self.phase.lock();
-        let result = match &mut *phase {
-            Phase::Waiting(_, waiters) | Phase::Here(waiters) if waiter.is_patient() => {
-                waiters.push((waiter, part), GFP_KERNEL)?;
-                return Ok(part.blocks);
-            }
-            Phase::Waiting(waiters, _) => {
-                waiters.push((waiter, part), GFP_KERNEL)?;
-                return Ok(part.blocks);
-            }
-            Phase::Here(_) | Phase::Stored => Ok(()),
-            Phase::Failed(error) => Err(*error),
-        };
-        drop(phase);
-        self.answer(&waiter, part, result);
+        // Not in the condition below, where the lock would be held to the end.
+        let early = self.phase.lock().join(waiter, part)?;
+        if let Some((waiter, result)) = early {
+            self.answer(&waiter, part, result);
+        }
         Ok(part.blocks)
     }
 
     fn answer(&self, waiter: &Waiter, part: Run, result: Result) {
-        let answer = result.map(|()| &self.buf);
-        waiter.answer(&self.core, part, self.run, answer);
+        waiter.answer(&self.core, part, self.run, result.map(|()| &self.buf));
+    }
+
+    /// The same when it is stored, as far as it could be.
+    fn answer_stored(&self, waiter: &Waiter, part: Run) {
+        let unstored = self.unstored.get();
+        match waiter {
+            Waiter::Batch(asked) if !unstored.is_empty() => {
+                asked.answer(Answer::Unstored(unstored))
+            }
+            _ => self.answer(waiter, part, Ok(())),
+        }
     }
 
     /// Stores what is still absent and nobody has claimed; the rest is dropped.
@@ -323,31 +320,9 @@ impl Unit {
         Ok(())
     }
 
-    /// It has arrived, or never will: who is told so now.
-    fn arrive(&self, result: Result) -> (Waiters, Waiters) {
-        let mut phase = self.phase.lock();
-        let next = match result {
-            Ok(()) => Phase::Here(KVec::new()),
-            Err(error) => Phase::Failed(error),
-        };
-        let Phase::Waiting(early, mut late) = core::mem::replace(&mut *phase, next) else {
-            return (KVec::new(), KVec::new());
-        };
-        if let Phase::Here(waiters) = &mut *phase {
-            *waiters = core::mem::take(&mut late);
-        }
-        (early, late)
-    }
-
-    /// It is stored as far as it can be: who is told so now.
-    fn stored(&self) -> Waiters {
-        let mut phase = self.phase.lock();
-        let Phase::Here(waiters) = &mut *phase else {
-            return KVec::new();
-        };
-        let waiters = core::mem::take(waiters);
-        *phase = Phase::Stored;
-        waiters
+    /// The disk has refused to store these blocks. Any context.
+    pub(super) fn not_stored(&self, run: Run) {
+        self.unstored.extend(run);
     }
 
     /// A store has completed, or starting them is through. Any context.
@@ -361,7 +336,7 @@ impl Unit {
 
 impl FetchDone for Unit {
     fn fetched(self: Arc<Self>, _buf: PageBuf, result: Result) {
-        let (early, late) = self.arrive(result);
+        let (early, late) = self.phase.lock().arrive(result);
         for (waiter, part) in Iterator::chain(early.into_iter(), late) {
             self.answer(&waiter, part, result);
         }
@@ -383,8 +358,9 @@ impl WorkItem for Unit {
     fn run(this: Arc<Self>) {
         let _noio = NoIo::enter();
         // Stored by now as far as that went, so most writes are plain writes to a present block.
-        for (waiter, part) in &this.stored() {
-            this.answer(waiter, *part, Ok(()));
+        let waiters = this.phase.lock().stored();
+        for (waiter, part) in &waiters {
+            this.answer_stored(waiter, *part);
         }
         this.core.units.remove(&this);
     }

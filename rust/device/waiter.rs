@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Who waits for a fetch, and what they are told.
+//! Who waits for a fetch, for what of it, and what they are told.
 
 use crate::{
     device::{
@@ -84,5 +84,56 @@ impl Waiter {
             Waiter::Batch(asked) if refused => asked.answer(Answer::Refused(all)),
             Waiter::Batch(asked) => asked.answer(Answer::Later),
         }
+    }
+}
+
+pub(super) type Waiters = KVec<(Waiter, Run)>;
+
+/// How far a fetch is, and who waits for it.
+pub(super) enum Phase {
+    /// Who waits until it arrives, and who until it is stored.
+    Waiting(Waiters, Waiters),
+    /// Arrived and being stored; who waits for that. The work item answers them, not he who receives.
+    Here(Waiters),
+    Stored,
+    Failed(Error),
+}
+
+impl Phase {
+    /// Lets `waiter` wait for `part`, or gives it back with the answer.
+    pub(super) fn join(&mut self, waiter: Waiter, part: Run) -> Result<Option<(Waiter, Result)>> {
+        let waiters = match self {
+            Self::Waiting(_, waiters) | Self::Here(waiters) if waiter.is_patient() => waiters,
+            Self::Waiting(waiters, _) => waiters,
+            Self::Here(_) | Self::Stored => return Ok(Some((waiter, Ok(())))),
+            Self::Failed(error) => return Ok(Some((waiter, Err(*error)))),
+        };
+        waiters.push((waiter, part), GFP_KERNEL)?;
+        Ok(None)
+    }
+
+    /// It has arrived, or never will: who is told so now.
+    pub(super) fn arrive(&mut self, result: Result) -> (Waiters, Waiters) {
+        let next = match result {
+            Ok(()) => Self::Here(KVec::new()),
+            Err(error) => Self::Failed(error),
+        };
+        let Self::Waiting(early, mut late) = core::mem::replace(self, next) else {
+            return (KVec::new(), KVec::new());
+        };
+        if let Self::Here(waiters) = self {
+            *waiters = core::mem::take(&mut late);
+        }
+        (early, late)
+    }
+
+    /// It is stored as far as it can be: who is told so now.
+    pub(super) fn stored(&mut self) -> Waiters {
+        let Self::Here(waiters) = self else {
+            return KVec::new();
+        };
+        let waiters = core::mem::take(waiters);
+        *self = Self::Stored;
+        waiters
     }
 }

@@ -107,6 +107,15 @@ impl Run {
         Run::from_to(self.start.max(other.start), self.end().min(other.end()))
     }
 
+    /// From the first to the last block of both; of one of them if the other has none.
+    pub fn hull(&self, other: &Run) -> Run {
+        match (self.is_empty(), other.is_empty()) {
+            (true, _) => *other,
+            (_, true) => *self,
+            _ => Run::from_to(self.start.min(other.start), self.end().max(other.end())),
+        }
+    }
+
     /// Its length in bytes.
     pub const fn bytes(&self) -> u64 {
         self.blocks.saturating_mul(BLOCK_BYTES)

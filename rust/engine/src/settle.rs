@@ -3,7 +3,9 @@
 //! Settle: moves blocks to their final places. Commit is settle of the whole image, ascending.
 //!
 //! What is absent is fetched before a batch begins ([`crate::sweep`]), so that nothing is excluded while the network is
-//! waited for. Blocks never become absent, so nothing else can be missing once the batch is excluded.
+//! waited for. Blocks never become absent, so nothing else can be missing once the batch is excluded. What came and
+//! cannot be stored is held in memory instead and goes home from there: if it is still absent when the batch is excluded,
+//! nobody has written it, and as for any block nothing is said of it before its home location is durable.
 //!
 //! A batch `[c, c + n)` goes through these steps; each is there for a reason:
 //!
@@ -23,8 +25,8 @@
 //! one batch at a time that is `n <= offset`; [`batch`] holds it for pipelined ones too. The batch's own slots begin at
 //! home location `c + offset >= c + n`, so redoing it after a cut reads what it read the first time.
 //!
-//! A slot that cannot be read ends its batch; [`remedy`] says what then. Nothing has moved, so guest I/O goes on as
-//! before, and what is fetched again is waited for with nothing excluded.
+//! A slot that cannot be read, or written, ends its batch; [`remedy`] says what then. Nothing has moved, so guest I/O goes
+//! on as before, and what is fetched again is waited for with nothing excluded.
 
 use crate::block::{BlockState, Run};
 use crate::locate::{Locator, Place};
@@ -39,7 +41,7 @@ pub enum Source {
     Skip,
     /// Zeroes are written; what stands in the slot or at home is old.
     Zeroes,
-    /// From the image; what stands in the slot is old.
+    /// From the image, held in memory; what stands in the slot is old.
     Fetch,
     /// From the slot at this byte of the disk.
     Slot {
@@ -97,7 +99,7 @@ pub fn parts<'a>(locator: &'a Locator<'a>, run: Run) -> impl Iterator<Item = Par
     })
 }
 
-/// What to do about a slot that cannot be read.
+/// What to do about a slot that cannot be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Fetch so many blocks from it on from the image, then begin the batch again with them at hand.
@@ -109,8 +111,9 @@ pub enum Remedy {
 /// Blocks that are fetched again at a time: few, for they are held while a piece is moved.
 const RESCUE_BLOCKS: u64 = 16;
 
-/// What to do about a slot that cannot be read: the rules for readers, [`Trust::may_fetch`], hold for a commit, too.
-/// `independent`: the image is never asked again. `refused`: what its source refused when it was asked last.
+/// What to do about a slot that cannot be read, or, of an absent block, not be written: the rules for readers,
+/// [`Trust::may_fetch`], hold for a commit, too. `independent`: the image is never asked again. `refused`: what its source
+/// refused when it was asked last.
 pub fn remedy(
     trust: Trust,
     independent: bool,
@@ -125,6 +128,7 @@ pub fn remedy(
     };
     match blocks {
         Some(blocks) if trust.may_fetch(state) && !independent => Remedy::Fetch(blocks),
+        _ if state == BlockState::Absent => Remedy::Stop(Trouble::Missing { block }),
         _ => Remedy::Stop(Trouble::Unreadable { block, disk_bytes }),
     }
 }

@@ -7,8 +7,9 @@
 //! ([`narrower`]), down to single blocks. A block that fails alone is bad. Nothing is kept of single blocks but one for
 //! a message: what is left is absent, and the map has that.
 //!
-//! Only what the image's source *refuses* counts. What fails for a reason that will pass is asked for again after a
-//! pause, and a source that does not answer is waited for. Whatever else asks for a block that is bad has no influence.
+//! Only what the image's source *refuses* counts, or what came and cannot be written to its slot. What fails for a reason
+//! that will pass is asked for again after a pause, and a source that does not answer is waited for. Whatever else asks
+//! for a block that is bad has no influence.
 
 use crate::block::Run;
 use crate::fill::next_absent;
@@ -39,6 +40,9 @@ pub enum Answer {
     Later,
     /// The image's source refused these blocks, which may be more than were asked for.
     Refused(Run),
+    /// It came, but of these blocks, which may be others than were asked for, the first and the last one at least cannot
+    /// be written to their slots.
+    Unstored(Run),
 }
 
 /// What to do now.
@@ -56,6 +60,14 @@ pub enum Next {
     Done,
 }
 
+/// A block that failed alone.
+#[derive(Clone, Copy, Debug)]
+struct Bad {
+    block: u64,
+    /// It came, and cannot be stored.
+    came: bool,
+}
+
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct Sweep {
@@ -66,14 +78,27 @@ pub struct Sweep {
     at: u64,
     /// Pieces that were asked for and not answered.
     waiting: u32,
-    /// Whether several blocks at once were refused in this pass.
+    /// Whether several blocks at once failed in this pass.
     wide: bool,
-    /// The first block that was refused alone in this pass.
-    bad: Option<u64>,
+    /// The first block that failed alone in this pass.
+    bad: Option<Bad>,
     /// Whether something came since the last pause, and how long that was.
     came: bool,
     pause_ms: u64,
     resume_ms: u64,
+}
+
+impl Bad {
+    fn trouble(self, locator: &Locator<'_>) -> Trouble {
+        let block = self.block;
+        match locator.locate(block, 1) {
+            Some(piece) if self.came => Trouble::Unstored {
+                block,
+                disk_bytes: piece.disk_bytes,
+            },
+            _ => Trouble::Missing { block },
+        }
+    }
 }
 
 impl Sweep {
@@ -114,9 +139,9 @@ impl Sweep {
         match (self.absent(locator), bad) {
             (None, _) => Next::Done,
             (Some(run), None) => Next::Ask(run),
-            (Some(_), Some(block)) => {
+            (Some(_), Some(bad)) => {
                 self.pause(now_ms);
-                Next::Stuck(Trouble::Missing { block })
+                Next::Stuck(bad.trouble(locator))
             }
         }
     }
@@ -134,9 +159,9 @@ impl Sweep {
         next_absent(locator, self.at, self.range.end(), self.piece)
     }
 
-    /// Back to the start, with the size of pieces that the answers call for. If only single blocks were refused: the
-    /// first of them.
-    fn end_pass(&mut self) -> Option<u64> {
+    /// Back to the start, with the size of pieces that the answers call for. If only single blocks failed: the first of
+    /// them.
+    fn end_pass(&mut self) -> Option<Bad> {
         self.at = self.range.start;
         let bad = self.bad.take();
         if core::mem::take(&mut self.wide) {
@@ -166,10 +191,18 @@ impl Sweep {
         match answer {
             Answer::Came => self.came = true,
             Answer::Later => self.resume_ms = now_ms.saturating_add(PAUSE_MS),
-            Answer::Refused(run) if run.blocks > 1 => self.wide = true,
-            Answer::Refused(run) => {
-                self.bad = Some(self.bad.map_or(run.start, |first| first.min(run.start)));
-            }
+            Answer::Refused(run) => self.failed(run, false),
+            Answer::Unstored(run) => self.failed(run, true),
+        }
+    }
+
+    fn failed(&mut self, run: Run, came: bool) {
+        let block = run.start;
+        if run.blocks > 1 || !self.range.contains(block) {
+            // Perhaps not what was asked for.
+            self.wide = true;
+        } else if self.bad.is_none_or(|first| block < first.block) {
+            self.bad = Some(Bad { block, came });
         }
     }
 }

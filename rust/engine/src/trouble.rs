@@ -22,6 +22,13 @@ pub enum Trouble {
         /// The block.
         block: u64,
     },
+    /// A block came, and cannot be written to its slot.
+    Unstored {
+        /// The block.
+        block: u64,
+        /// Its slot.
+        disk_bytes: u64,
+    },
     /// A home location cannot be written.
     Unwritable {
         /// The block.
@@ -44,6 +51,10 @@ impl fmt::Display for Trouble {
                 f,
                 "block {block} is not here, and the repository cannot read it: byte {} of the image has to be repaired there",
                 Run::new(*block, 1).start_bytes()
+            ),
+            Self::Unstored { block, disk_bytes } => write!(
+                f,
+                "block {block} was fetched and cannot be stored, at byte {disk_bytes} of the disk"
             ),
             Self::Unwritable { block } => write!(
                 f,

@@ -269,6 +269,24 @@ fn a_slot_that_the_repository_cannot_replace_stops_the_commit() {
 }
 
 #[test]
+fn a_slot_that_cannot_be_written_is_not_needed() {
+    let remedy = |refused| remedy(Trust::Suspect, false, BlockState::Absent, 7, 4096, refused);
+    assert_eq!(remedy(None), Remedy::Fetch(16));
+    assert_eq!(remedy(Some(Run::new(7, 16))), Remedy::Fetch(1));
+    let stop = Remedy::Stop(Trouble::Missing { block: 7 });
+    assert_eq!(remedy(Some(Run::new(7, 1))), stop);
+}
+
+#[test]
+fn a_hull_has_both_and_what_is_between() {
+    let (low, high, none) = (Run::new(3, 2), Run::new(9, 1), Run::new(20, 0));
+    assert_eq!(low.hull(&high), Run::new(3, 7));
+    assert_eq!(high.hull(&low), Run::new(3, 7));
+    assert_eq!(low.hull(&none), low);
+    assert_eq!(none.hull(&high), high);
+}
+
+#[test]
 fn batches_end_where_slots_are_still_needed() {
     // durable, next, offset, blocks, max.
     assert_eq!(batch(0, 0, 10, 100, 64), Some(Run::new(0, 10)));

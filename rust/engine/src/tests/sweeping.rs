@@ -22,6 +22,10 @@ fn stuck(block: u64) -> Next {
     Next::Stuck(Trouble::Missing { block })
 }
 
+fn has(blocks: &BTreeSet<u64>, run: Run) -> bool {
+    blocks.range(run.start..run.end()).next().is_some()
+}
+
 /// An image that is fetched by a sweep.
 struct Rig {
     words: Words,
@@ -29,6 +33,8 @@ struct Rig {
     geometry: Geometry,
     sweep: Sweep,
     bad: BTreeSet<u64>,
+    /// Blocks whose slots cannot be written.
+    weak: BTreeSet<u64>,
     /// Asked for and not answered.
     open: Vec<Run>,
     asked: usize,
@@ -47,6 +53,7 @@ impl Rig {
             },
             sweep: Sweep::new(range, 256),
             bad: bad.into_iter().collect(),
+            weak: BTreeSet::new(),
             open: vec![],
             asked: 0,
             now_ms: 1000,
@@ -66,14 +73,12 @@ impl Rig {
         self.now_ms += 1;
     }
 
-    fn is_bad(&self, run: Run) -> bool {
-        self.bad.range(run.start..run.end()).next().is_some()
-    }
-
     /// The source says what it says of `run`.
     fn answer(&mut self, run: Run) {
-        let answer = if self.is_bad(run) {
+        let answer = if has(&self.bad, run) {
             Answer::Refused(run)
+        } else if has(&self.weak, run) {
+            Answer::Unstored(run)
         } else {
             self.words.map().apply(run, Change::Filled);
             Answer::Came
@@ -190,6 +195,32 @@ fn who_was_refused_together_with_others_is_not_bad() {
     rig.ask(Run::new(50, 1));
     rig.sweep
         .answer(Answer::Refused(Run::new(48, 8)), rig.now_ms);
+    assert_eq!(rig.run(), Next::Done);
+}
+
+#[test]
+fn a_slot_that_cannot_be_written_is_named() {
+    let range = Run::new(0, 1000);
+    let mut rig = Rig::new(1000, range, [700]);
+    rig.weak.insert(300);
+    let unstored = Next::Stuck(Trouble::Unstored {
+        block: 300,
+        disk_bytes: 340 * 4096,
+    });
+    assert_eq!(rig.run(), unstored);
+    assert_eq!(rig.absent(range), BTreeSet::from([300, 700]));
+    rig.wait(PAUSE_MS);
+    rig.weak.clear();
+    assert_eq!(rig.run(), stuck(700));
+}
+
+#[test]
+fn a_slot_that_was_not_asked_for_is_no_trouble() {
+    let mut rig = Rig::new(100, Run::new(50, 1), []);
+    // A reader fetches more than the block that is asked for; the last of it stands alone and cannot be stored.
+    rig.ask(Run::new(50, 1));
+    rig.sweep
+        .answer(Answer::Unstored(Run::new(52, 1)), rig.now_ms);
     assert_eq!(rig.run(), Next::Done);
 }
 
