@@ -63,8 +63,8 @@ menuentry '$1' --hotkey=$2 {{
 }}
 EOF
 }}
-entry 'Debian, commit from the initramfs' x 'imgstream.commit=now imgstream.after=poweroff'
-entry 'Debian, power off after a roll back' p 'imgstream.after=poweroff'
+entry 'Debian, commit from the initramfs' x 'imgstreamctl.commit=now imgstreamctl.after=poweroff'
+entry 'Debian, power off after a roll back' p 'imgstreamctl.after=poweroff'
 entry 'Debian, the module cannot be loaded' n 'module_blacklist=imgstream'
 """
 

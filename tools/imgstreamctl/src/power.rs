@@ -8,14 +8,15 @@ use rustix::system::{reboot, RebootCommand};
 use crate::error::{Error, Result};
 use crate::switch::payload::After;
 
-/// What imgstream finds on the kernel command line.
+/// What imgstream finds on the kernel command line. Its words do not begin with `imgstream.`: those are parameters of the
+/// module, to which modprobe passes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cmdline {
     /// `root=`.
     pub root: Option<String>,
-    /// `imgstream.commit=now`: commit in the initramfs, root never mounted.
+    /// `imgstreamctl.commit=now`: commit in the initramfs, root never mounted.
     pub commit_now: bool,
-    /// `imgstream.after=`: what to do when the work of this boot is done.
+    /// `imgstreamctl.after=`: what to do when the work of this boot is done.
     pub after: Option<After>,
 }
 
@@ -30,9 +31,9 @@ impl Cmdline {
         for word in text.split_whitespace() {
             match word.split_once('=') {
                 Some(("root", root)) => found.root = Some(root.to_string()),
-                Some(("imgstream.commit", "now")) => found.commit_now = true,
-                Some(("imgstream.after", "reboot")) => found.after = Some(After::Reboot),
-                Some(("imgstream.after", "poweroff")) => found.after = Some(After::Poweroff),
+                Some(("imgstreamctl.commit", "now")) => found.commit_now = true,
+                Some(("imgstreamctl.after", "reboot")) => found.after = Some(After::Reboot),
+                Some(("imgstreamctl.after", "poweroff")) => found.after = Some(After::Poweroff),
                 _ => {}
             }
         }
@@ -57,12 +58,15 @@ mod tests {
 
     #[test]
     fn words_of_the_command_line() {
-        let text =
-            "BOOT_IMAGE=/x root=UUID=6b29 ro quiet imgstream.commit=now imgstream.after=poweroff\n";
+        let text = "BOOT_IMAGE=/x root=UUID=6b29 ro quiet imgstreamctl.commit=now \
+                    imgstreamctl.after=poweroff\n";
         let found = Cmdline::parse(text);
         assert_eq!(found.root.as_deref(), Some("UUID=6b29"));
         assert!(found.commit_now);
         assert_eq!(found.after, Some(After::Poweroff));
-        assert_eq!(Cmdline::parse("imgstream.commit=later"), Cmdline::default());
+        let none = Cmdline::default();
+        assert_eq!(Cmdline::parse("imgstreamctl.commit=later"), none);
+        let of_the_module = "imgstream.commit=now imgstream.after=reboot";
+        assert_eq!(Cmdline::parse(of_the_module), none);
     }
 }
