@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # What is refused, with which words, and that a refusal changes nothing; and the files in sysfs.
-# needs-file: empty 64M
+# needs-file: empty 256G
 # needs-disk: empty
 # needs-file: disk 192M
 # needs-disk: disk
@@ -32,13 +32,20 @@ not_writable() {
 		[ "$(stat -c %a "$file")" = 444 ] || return
 	done
 }
+# Reads of the empty disk so far.
+reads() {
+	read -r read_count _ <"/sys/block/$(basename "$(disk empty)")/stat"
+	echo "$read_count"
+}
 truncate -s 33562624 /tmp/image
 $guestdisk lun /tmp/image
 serve /tmp/image
 
-plan 21
+plan 22
 refuse "a disk that is not there is refused" load disk=/dev/nothing
+before=$(reads)
 refuse "a disk without a superblock is refused" load disk="$(disk empty)"
+check "after a look at some places near its end" [ $(($(reads) - before)) -lt 100 ]
 refuse "and neither leaves the module" grep -q '^imgstream ' /proc/modules
 check "without a disk the module loads" load
 check "the control device is root's" [ "$(stat -c %a /dev/imgstream-control)" = 600 ]

@@ -47,7 +47,9 @@ pub(super) fn find(disk: &Bdev) -> Result<Found, Refusal> {
 /// Where the pair stands: the first superblock of the scan says it.
 fn locate(disk: &Bdev, buffer: &mut KVec<u8>) -> Result<[u64; 2], Refusal> {
     let mut worst = Refusal::NoSuperblock;
-    for place in pair::scan(disk.size_bytes()) {
+    disk.read(0, buffer).map_err(|_| Refusal::DiskError)?;
+    let head = buffer.first_chunk().ok_or(Refusal::Memory)?;
+    for place in pair::places(disk.size_bytes(), head) {
         match read_one(disk, place, buffer) {
             Ok(superblock) => {
                 if let Some(places) = pair::locations(&superblock) {

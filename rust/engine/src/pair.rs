@@ -3,7 +3,9 @@
 //! The superblock pair: which copy counts, and how both are written.
 
 use imgstream_proto::disk::geometry::{last_superblock_bytes, SCAN_GRID_BYTES};
-use imgstream_proto::disk::{Copy2, Error, Superblock};
+use imgstream_proto::disk::{Copy2, Error, Superblock, BLOCK_LEN, SECTOR_BYTES};
+
+use crate::plan::reach_bytes;
 
 /// What is found where the superblock should stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +57,61 @@ pub fn locations(superblock: &Superblock) -> Option<[u64; 2]> {
     Some([superblock.geometry.control_start_bytes, last])
 }
 
-/// Where to look for superblocks on a disk of this size: the fixed distance from the end first, then (the disk may have
-/// grown) every place of the 64 MiB grid, from the end down.
+/// Where to look for the superblocks of a disk that may carry a migration; `head` is its first block.
+///
+/// A control area was planned for the end D of the disk as it was then; the disk may have grown since. What the partition
+/// table describes ends at or below D: the source's table before block 0 changes and after a roll back, in between the
+/// target's, which ends with an image that lies below C as a whole. So C is not below that end less what a control area
+/// takes at most, and a disk that is used up to its end is looked at only there: 38 reads for 16 TiB instead of 262145.
+pub fn places(disk_bytes: u64, head: &[u8; BLOCK_LEN]) -> impl Iterator<Item = u64> {
+    let end = table_end(head).min(disk_bytes);
+    let from = end.saturating_sub(reach_bytes(disk_bytes));
+    scan(disk_bytes).take_while(move |at| *at >= from)
+}
+
+/// Where that ends which the partition table describes. A disk without one does not start by BIOS and GRUB: no more than
+/// its end is looked at. If a GPT was there and its header is not, nothing is known.
+fn table_end(head: &[u8; BLOCK_LEN]) -> u64 {
+    let at = |from: usize| head.get(from..).unwrap_or(&[]);
+    if at(512).starts_with(b"EFI PART") {
+        return sectors(u64_at(at(512 + 32)).saturating_add(1));
+    }
+    if !at(510).starts_with(&[0x55, 0xaa]) {
+        return u64::MAX;
+    }
+    let mut last = 0;
+    for entry in at(446).chunks_exact(16).take(4) {
+        match entry.get(4) {
+            Some(0) | None => {}
+            Some(0xee) => return 0,
+            Some(_) => last = last.max(mbr_end(entry)),
+        }
+    }
+    match last {
+        0 => u64::MAX,
+        last => sectors(last),
+    }
+}
+
+/// The first sector behind a partition of an MBR.
+fn mbr_end(entry: &[u8]) -> u64 {
+    // Start and length, four bytes each, little endian.
+    let words = u64_at(entry.get(8..).unwrap_or(&[]));
+    (words & u64::from(u32::MAX)).saturating_add(words >> 32)
+}
+
+fn u64_at(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn sectors(count: u64) -> u64 {
+    count.saturating_mul(SECTOR_BYTES)
+}
+
+/// Every place where a superblock may stand on a disk of this size: the fixed distance from the end first, then (the disk
+/// may have grown) every place of the 64 MiB grid, from the end down.
 pub fn scan(disk_bytes: u64) -> impl Iterator<Item = u64> {
     let last = last_superblock_bytes(disk_bytes);
     let cells = last.map_or(0, |last| last / SCAN_GRID_BYTES);

@@ -9,7 +9,9 @@ use core::sync::atomic::AtomicU64;
 
 use imgstream_proto::disk::journal::{Builder, Record};
 use imgstream_proto::disk::superblock::Checkpoint;
-use imgstream_proto::disk::{Copy2, Error, Geometry, Segment, State, Superblock, SEGMENT_LEN};
+use imgstream_proto::disk::{
+    Copy2, Error, Geometry, Segment, State, Superblock, BLOCK_LEN, SEGMENT_LEN,
+};
 
 use super::{zeroes, Words};
 use crate::bits::Bits;
@@ -19,7 +21,7 @@ use crate::health::{Health, HealthCell};
 use crate::journal::{replay, Damage, Writer};
 use crate::load::{self, attached, Loader};
 use crate::map::Change;
-use crate::pair::{choose, scan, Choice, Step, Update};
+use crate::pair::{choose, places, scan, Choice, Step, Update};
 use crate::round;
 use crate::state::{attachable, ended, transition};
 use crate::trust::Trust;
@@ -417,6 +419,41 @@ fn scanning_begins_at_the_end() {
         [199 * mib - 4096, 192 * mib, 128 * mib, 64 * mib, 0]
     );
     assert_eq!(scan(4096).count(), 0);
+}
+
+/// The first block of a disk with an MBR that has one partition of this kind, from sector 2048 to there.
+fn mbr(kind: u8, end_bytes: u64) -> [u8; BLOCK_LEN] {
+    let mut head = [0; BLOCK_LEN];
+    head[510..512].copy_from_slice(&[0x55, 0xaa]);
+    head[450] = kind;
+    head[454..458].copy_from_slice(&2048u32.to_le_bytes());
+    let count = u32::try_from(end_bytes / 512 - 2048).unwrap_or(u32::MAX);
+    head[458..462].copy_from_slice(&count.to_le_bytes());
+    head
+}
+
+#[test]
+fn a_used_disk_is_looked_at_near_its_end_only() {
+    let size = 16u64 << 40;
+    let all = scan(size).count();
+    let gpt = |end_bytes: u64| {
+        let mut head = mbr(0xee, end_bytes);
+        head[512..520].copy_from_slice(b"EFI PART");
+        head[544..552].copy_from_slice(&(end_bytes / 512 - 1).to_le_bytes());
+        head
+    };
+    let count = |head| places(size, &head).count();
+    assert_eq!(count([0; BLOCK_LEN]), 37);
+    assert_eq!(count(gpt(size)), 37);
+    // A GPT that lost its header, and a table that says nothing at all, leave no bound or the last one.
+    assert_eq!(count(mbr(0xee, size)), all);
+    assert_eq!(count(mbr(0, size)), 37);
+    // It has grown since.
+    let old = size / 2;
+    for head in [gpt(old), mbr(0x83, 1 << 40)] {
+        assert!(places(size, &head).any(|at| at == old - (64 << 20)));
+    }
+    assert_eq!(places(4096, &[0; BLOCK_LEN]).count(), 0);
 }
 
 #[test]

@@ -4,9 +4,8 @@
 use std::io;
 
 use imgstream_engine::pair::{self, Choice};
-use imgstream_engine::plan::reach_bytes;
 use imgstream_proto::disk::superblock::{Superblock, SUPERBLOCK_LEN};
-use imgstream_proto::disk::{Copy2, Error as DiskError, BLOCK_LEN, SECTOR_BYTES};
+use imgstream_proto::disk::{Copy2, Error as DiskError, BLOCK_LEN};
 
 use crate::error::{Error, Result};
 use crate::medium::Medium;
@@ -83,61 +82,13 @@ fn read(disk: &mut dyn Medium, at_bytes: u64) -> Result<Superblock, Unread> {
 }
 
 /// The places to look at, the end of the disk first.
-///
-/// A control area was planned for the end D of the disk as it was then; the
-/// disk may have grown since. What the partition table describes ends at or
-/// below D: the source's table before block 0 changes and after a roll back,
-/// in between the target's, which ends with an image that lies below C as a
-/// whole. So C is not below that end less what a control area takes at most,
-/// and a disk that is used up to its end is looked at only there: 38 reads for
-/// 16 TiB instead of 262145.
 fn places(disk: &mut dyn Medium) -> Result<Vec<u64>> {
     let size = disk.size_bytes();
-    let from = table_end(disk)?.min(size).saturating_sub(reach_bytes(size));
-    Ok(pair::scan(size).take_while(|at| *at >= from).collect())
-}
-
-/// Where that ends which the partition table describes. A disk without one
-/// does not start by BIOS and GRUB: no more than its end is looked at. If a GPT
-/// was there and its header is not, nothing is known.
-fn table_end(disk: &mut dyn Medium) -> Result<u64> {
     let mut head = [0; BLOCK_LEN];
-    if disk.size_bytes() < BLOCK_LEN as u64 {
-        return Ok(0);
+    if size >= BLOCK_LEN as u64 {
+        disk.read(0, &mut head)?;
     }
-    disk.read(0, &mut head)?;
-    let header = &head[512..];
-    if header.starts_with(b"EFI PART") {
-        return Ok(sectors(u64_at(header, 32).saturating_add(1)));
-    }
-    if head[510..512] != [0x55, 0xaa] {
-        return Ok(u64::MAX);
-    }
-    let entries = head[446..510].chunks_exact(16);
-    let ends = entries.map(|entry| match entry[4] {
-        0 => 0,
-        0xee => u64::MAX,
-        _ => u64::from(u32_at(entry, 8)) + u64::from(u32_at(entry, 12)),
-    });
-    Ok(match ends.max() {
-        Some(u64::MAX) => 0,
-        None | Some(0) => u64::MAX,
-        Some(end) => sectors(end),
-    })
-}
-
-fn sectors(count: u64) -> u64 {
-    count.saturating_mul(SECTOR_BYTES)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let mut word = [0; 4];
-    word.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(word)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | (u64::from(u32_at(bytes, at + 4)) << 32)
+    Ok(pair::places(size, &head).collect())
 }
 
 /// Reads both copies of the pair that `one` belongs to, and decides.
