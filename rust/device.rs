@@ -148,7 +148,10 @@ impl Device {
         if !attachable(superblock.state) {
             return Err(Refusal::State);
         }
-        let source = source(store, superblock)?;
+        let repository = repository(store, superblock)?;
+        hide(&disk)?;
+        let source = repository.map(|repository| Source::start(&repository));
+        let source = source.transpose().map_err(memory)?;
         let device = Self::build(path, disk, store, superblock, source, store_queue);
         let device = device.map_err(memory)?;
         if let Err(error) = device.offer(superblock) {
@@ -405,13 +408,25 @@ fn open(path: &CStr) -> Result<Arc<Bdev>, Refusal> {
     Arc::new(disk, GFP_KERNEL).map_err(memory)
 }
 
+/// The raw partitions carry the target's file systems with most of their blocks missing: nobody is to mount them. Not
+/// before it is certain that the disk is ours, so that a refusal leaves them.
+fn hide(disk: &Bdev) -> Result<(), Refusal> {
+    disk.drop_partitions().map_err(|error| {
+        if error == EBUSY {
+            Refusal::DiskBusy
+        } else {
+            Refusal::DiskError
+        }
+    })
+}
+
 /// The repository, unless nothing of it is missing: then it is never contacted again.
-fn source(store: &Store, superblock: &Superblock) -> Result<Option<Source>, Refusal> {
+fn repository(store: &Store, superblock: &Superblock) -> Result<Option<Repository>, Refusal> {
     if is_independent(&store.tables().locator()) {
         return Ok(None);
     }
     let repository = Repository::from_superblock(superblock).ok_or(Refusal::Settings)?;
-    Source::start(&repository).map(Some).map_err(memory)
+    Ok(Some(repository))
 }
 
 fn base_name(path: &[u8]) -> &[u8] {

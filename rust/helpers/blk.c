@@ -93,6 +93,29 @@ unsigned int imgstream_bdev_write_zeroes_sectors(struct block_device *bdev)
 	return bdev_write_zeroes_sectors(bdev);
 }
 
+/*
+ * Forgets the partitions of a disk, all or, if one is open, none. BLKRRPART needs the claim on
+ * the disk, so they do not come back while the caller has that. bdev_disk_changed() would read
+ * the table at once, unless the disk says that it wants no scan. Who has said so himself (nvme
+ * multipath, loop) keeps that.
+ */
+int imgstream_bdev_drop_partitions(struct block_device *bdev)
+{
+	struct gendisk *disk = bdev->bd_disk;
+	bool no_scan;
+	int err;
+
+	if (bdev_is_partition(bdev) || (disk->flags & GENHD_FL_NO_PART))
+		return 0;
+	mutex_lock(&disk->open_mutex);
+	no_scan = test_and_set_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	err = bdev_disk_changed(disk, false);
+	if (!no_scan)
+		clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
+	mutex_unlock(&disk->open_mutex);
+	return err;
+}
+
 unsigned int imgstream_bdev_logical_block_size(struct block_device *bdev)
 {
 	return bdev_logical_block_size(bdev);

@@ -96,6 +96,14 @@ impl Bdev {
         unsafe { bindings::imgstream_bdev_write_zeroes_sectors(self.as_ptr()) != 0 }
     }
 
+    /// Makes the kernel, and so udev, forget the disk's partitions; while the disk is claimed nobody can have them looked
+    /// for again. `EBUSY`: one of them is open, and all stay. Sleeps; takes the disk's `open_mutex`, which nobody holds
+    /// who calls into this module.
+    pub(crate) fn drop_partitions(&self) -> Result {
+        // SAFETY: Open by the type invariant, so its disk is there; the helper takes the lock that a change needs.
+        to_result(unsafe { bindings::imgstream_bdev_drop_partitions(self.as_ptr()) })
+    }
+
     /// Writes back and drops the disk's own page cache, so that nothing stale is read and nothing old is written later.
     /// Sleeps.
     pub(crate) fn sync_and_invalidate(&self) -> Result {

@@ -95,7 +95,9 @@ fn load_module() -> Result<()> {
 }
 
 /// Makes udev and the kernel forget the raw partitions: they carry the file
-/// systems of the target with most of their blocks missing.
+/// systems of the target with most of their blocks missing. The module does not
+/// attach a disk while one of them is open, and has them go itself; who has one
+/// open for a moment is waited for here.
 fn hide(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let rules = Path::new(RUN).join("udev/rules.d/00-imgstream.rules");
