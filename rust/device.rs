@@ -7,11 +7,12 @@
 //!
 //! How the rules of durability are kept is said where it is done; in short: data first, then the map, then (in the
 //! store) the journal. Locks are few, because the map and the claims are atomic words: `Units::list`, `Unit::phase`,
-//! `Background::plan` (mutexes, never nested), `Retry::lists` and `Stream::waiting` (spinlocks, innermost).
+//! `Background::plan` (mutexes, never nested), `Retry::lists`, `Retry::room` and `Stream::waiting` (spinlocks, innermost).
 
 mod asked;
 mod background;
 mod commit;
+mod durable;
 mod head;
 mod inner;
 mod local;

@@ -232,7 +232,7 @@ fn unstored(core: &Core, block: u64, disk_bytes: u64, end: u64) -> Result<Option
 
 /// Moves a batch home. If it fails before the counter is recorded, nothing has moved.
 fn settle(core: &Arc<Core>, run: Run, rescued: Option<&Rescued>) -> Result<(), Halt> {
-    let buf = PageBuf::new(&core.pool, usize::try_from(PIECE_BLOCKS)?)?;
+    let buf = PageBuf::new(&core.moves, usize::try_from(PIECE_BLOCKS)?)?;
     let mut batch = Batch::new(run);
     let result = loop {
         let done = match batch.next() {

@@ -12,6 +12,7 @@
 
 use crate::{
     device::{
+        durable,
         inner::{
             covering,
             Core,
@@ -21,8 +22,7 @@ use crate::{
         },
         local::{
             LocalIo,
-            Purpose,
-            Whole, //
+            Purpose, //
         },
         stream::Stream, //
     },
@@ -205,11 +205,12 @@ impl Head {
         Ok(())
     }
 
-    /// The first sectors of a bio are for the stream queue. Its reserve of front parts is its own, and nobody who waits
-    /// for a tag is a member of an epoch: neither local I/O nor a commit waits for the network because of it.
+    /// The first sectors of a bio are for the stream queue. The reserves of what gets there are its own, and nobody who
+    /// waits for a tag is a member of an epoch: neither local I/O nor a commit waits for the network because of it.
     fn to_stream(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, sectors: u32, way: Way) {
+        let local = durable::is_local(&member, &bio);
         drop(member);
-        if bio.is_nowait() {
+        if local || bio.is_nowait() {
             return bio.end(BlkStatus::AGAIN);
         }
         if way == Way::In {
@@ -264,14 +265,7 @@ impl Head {
         if home {
             return Self::write_in(this, member, bio, way);
         }
-        let whole = match member.wholes.clone_of(&member.disk, bio) {
-            Ok(whole) => whole,
-            Err(bio) => return bio.end(BlkStatus::AGAIN),
-        };
-        let retry = member.retry.clone();
-        // The copy enters an epoch of its own.
-        drop(member);
-        whole.submit_beside_without_durability(Whole { retry });
+        durable::write(member, bio);
     }
 
     fn write_in(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, way: Way) {

@@ -4,10 +4,8 @@
 
 use crate::{
     device::{
-        local::{
-            LocalIo,
-            Whole, //
-        },
+        durable::Whole,
+        local::LocalIo,
         retry::Retry,
         units::Units, //
     },
@@ -60,7 +58,7 @@ const RESERVE_PAGES: usize = PIECE_BLOCKS as usize;
 /// be freed only when they are through, or when the network is back.
 const RESERVE_MERGES: usize = 32;
 /// Bios kept in reserve in each set.
-const RESERVE_BIOS: u32 = 64;
+pub(super) const RESERVE_BIOS: u32 = 64;
 
 /// The shared part, in epochs.
 pub(super) type Core = Epochs<Inner>;
@@ -131,6 +129,8 @@ pub(super) struct Inner {
     pub(super) pool: Arc<PagePool>,
     /// Pages for writes that are merged.
     pub(super) merges: Arc<PagePool>,
+    /// Pages for what a commit moves: one piece. Those of a fetch it would wait for as long as the network is dead.
+    pub(super) moves: Arc<PagePool>,
     /// One block of zeroes.
     pub(super) zeroes: PageBuf,
     /// Front parts of bios that were split.
@@ -142,9 +142,12 @@ pub(super) struct Inner {
     /// Clones sent to the disk.
     #[pin]
     pub(super) clones: BioSet<LocalIo>,
-    /// Copies of writes that have to be durable at completion, without that demand.
+    /// Copies of writes that have to be durable at completion, without that demand; see [`durable`](super::durable).
     #[pin]
     pub(super) wholes: BioSet<Whole>,
+    /// The same of what is merged, and may wait for the network.
+    #[pin]
+    pub(super) merged_wholes: BioSet<Whole>,
     /// Bios over our own pages.
     #[pin]
     pub(super) own: BioSet<LocalIo>,
@@ -182,11 +185,13 @@ impl Inner {
             units <- Units::new(),
             pool,
             merges: PagePool::new(RESERVE_MERGES)?,
+            moves: PagePool::new(RESERVE_PAGES)?,
             zeroes,
             splits <- BioSet::new(RESERVE_BIOS, false),
             stream_splits <- BioSet::new(RESERVE_BIOS, false),
             clones <- BioSet::new(RESERVE_BIOS, false),
             wholes <- BioSet::new(RESERVE_BIOS, false),
+            merged_wholes <- BioSet::new(RESERVE_BIOS, false),
             own <- BioSet::new(RESERVE_BIOS, true),
             excluded: AtomicRun::new(),
             independent,

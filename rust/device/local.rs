@@ -8,7 +8,6 @@ use crate::{
             covering,
             Member, //
         },
-        retry::Retry,
         units::Unit, //
     },
     kapi::{
@@ -112,19 +111,4 @@ fn read_done(member: &Member, original: Option<Bio>, status: BlkStatus) {
         return member.retry.again(bio);
     }
     bio.end(status);
-}
-
-/// The data of a write that has to be durable at completion: when it is written, a flush round follows.
-pub(super) struct Whole {
-    pub(super) retry: Arc<Retry>,
-}
-
-impl Completion for Whole {
-    fn done(self, original: Option<Bio>, status: BlkStatus) {
-        match original {
-            Some(bio) if status.is_ok() => self.retry.flush(bio),
-            Some(bio) => bio.end(status),
-            None => {}
-        }
-    }
 }

@@ -4,7 +4,10 @@
 //! the next step in interrupt context.
 
 use crate::{
-    device::inner::Queues,
+    device::inner::{
+        Queues,
+        RESERVE_BIOS, //
+    },
     kapi::{
         bio::{
             Bio,
@@ -41,11 +44,26 @@ struct Lists {
     flush: BioList,
 }
 
+/// Room in the reserve of copies that may wait for the network, see [`durable`](super::durable).
+struct Room {
+    taken: u32,
+    /// Found none. Empty, or nothing is left, or `Retry::run` will come.
+    waiting: BioList,
+}
+
+impl Room {
+    fn is_left(&self) -> bool {
+        self.taken < RESERVE_BIOS
+    }
+}
+
 /// Waiting bios. The lists are linked through the bios, so waiting needs no memory.
 #[pin_data]
 pub(crate) struct Retry {
     #[pin]
     lists: IrqSpinLock<Lists>,
+    #[pin]
+    room: IrqSpinLock<Room>,
     /// Bios in `blocked`, so that nobody takes the lock to wake nobody.
     blocked: AtomicU32,
     #[pin]
@@ -63,9 +81,14 @@ impl Retry {
             again: BioList::new(),
             flush: BioList::new(),
         };
+        let room = Room {
+            taken: 0,
+            waiting: BioList::new(),
+        };
         Arc::pin_init(
             pin_init!(Self {
                 lists <- new_irq_spinlock!(lists, c"imgstream:retry"),
+                room <- new_irq_spinlock!(room, c"imgstream:room"),
                 blocked: AtomicU32::new(0),
                 work <- new_work!("imgstream:retry"),
                 queues,
@@ -104,6 +127,37 @@ impl Retry {
         self.kick();
     }
 
+    /// Takes room for `bio` and gives it back; or keeps it until there is some, then it is submitted again.
+    pub(super) fn enter(&self, bio: Bio) -> Option<Bio> {
+        let mut room = self.room.lock();
+        if !room.is_left() {
+            room.waiting.push(bio);
+            return None;
+        }
+        room.taken = room.taken.saturating_add(1);
+        Some(bio)
+    }
+
+    /// Gives room back. Any context.
+    pub(super) fn leave(self: &Arc<Self>) {
+        let mut room = self.room.lock();
+        room.taken = room.taken.saturating_sub(1);
+        let wanted = !room.waiting.is_empty();
+        drop(room);
+        if wanted {
+            self.kick();
+        }
+    }
+
+    /// Who waits for room, if there is some. All of them: who needs it no more would pass it on to nobody.
+    fn may_enter(&self) -> BioList {
+        let mut room = self.room.lock();
+        match room.is_left() {
+            true => room.waiting.take(),
+            false => BioList::new(),
+        }
+    }
+
     fn kick(self: &Arc<Self>) {
         // Not queued means that it is queued already.
         let _ = self.queues.again.enqueue(self.clone());
@@ -127,6 +181,10 @@ impl WorkItem for Retry {
         let mut lists = this.take();
         while let Some(bio) = lists.flush.pop() {
             this.store.flush(bio);
+        }
+        let mut entering = this.may_enter();
+        while let Some(bio) = entering.pop() {
+            bio.submit_again();
         }
         while let Some(bio) = lists.again.pop() {
             bio.submit_again();

@@ -97,6 +97,13 @@ impl<P> PinnedDrop for BioSet<P> {
     }
 }
 
+impl<P> BioSet<P> {
+    /// Whether `bio` comes from this reserve.
+    pub(crate) fn has_made(&self, bio: &Bio) -> bool {
+        core::ptr::eq(bio.raw().bi_pool, self.raw.get())
+    }
+}
+
 impl<P: Completion> BioSet<P> {
     /// Clones `bio` for the disk, all of it. Gives it back if there is no memory right now and it must not wait.
     pub(crate) fn clone_of(&self, bdev: &Bdev, bio: Bio) -> Result<Clone<P>, Bio> {

@@ -1,0 +1,94 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Durable writes to parts of blocks that are not here wait for a dead network, and no more of them than their reserve has
+# get to the stream queue: what local I/O needs when memory is short, and half of the tags, is not theirs. With the network
+# back all of them end.
+# needs-file: image 33562624 lun
+# needs-target: image
+# needs-file: disk 192M
+# needs-disk: disk
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl dd
+# needs-own-boot: stops the target
+# needs-time: 120
+# shellcheck source-path=SCRIPTDIR/guest
+. /tests/common.sh
+
+status=/sys/block/imgstream0/imgstream
+guestdisk=imgstream-guestdisk
+reserve=64
+writers=200
+value() {
+	cat "$status/$1"
+}
+idle() {
+	[ "$(value inflight)" = 0 ]
+}
+gone() {
+	case $(value connection) in disconnected:*) true ;; *) false ;; esac
+}
+# be_writer BLOCK: becomes one that writes its second sector, past the page cache and durably, which busybox cannot.
+be_writer() {
+	seek=$(($1 * 8 + 1))
+	exec /usr/bin/dd if=/dev/zero of=/dev/imgstream0 bs=512 seek=$seek count=1 oflag=direct,dsync conv=notrunc 2>/dev/null
+}
+write_part() {
+	(be_writer "$1")
+}
+# Whether so many are in the kernel and wait there.
+stuck() {
+	stuck_count=0
+	for pid in $pids; do
+		read -r stuck_state <"/proc/$pid/stat" || return
+		case $stuck_state in *') D '*) stuck_count=$((stuck_count + 1)) ;; esac
+	done
+	[ "$stuck_count" = "$1" ]
+}
+more_than() {
+	[ "$(value inflight)" -gt "$1" ]
+}
+# Whether the second sector of a block is zero.
+zeroes() {
+	dd if=/dev/imgstream0 bs=512 skip=$(($1 * 8 + 1)) count=1 iflag=direct 2>/dev/null | cmp -n 512 - /dev/zero
+}
+# Blocks that lose their data while they are written in part.
+race() {
+	for n in $(seq 100); do
+		blkdiscard -o $((7000 * 4096)) -l 4096 /dev/imgstream0 || return
+	done &
+	racer=$!
+	for n in $(seq 100); do
+		write_part 7000 || return
+	done
+	wait $racer
+}
+
+plan 10
+check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+check "the module attaches it" load disk="$(disk disk)"
+imgstreamctl fill off
+eventually idle
+check "blocks are fetched" $guestdisk verify /dev/imgstream0 image --start 5000 --blocks 100
+check "writes in part and discards get past each other" race
+target_stop
+eventually gone
+pids=
+for n in $(seq $writers); do
+	be_writer $((5200 + 2 * n)) &
+	pids="$pids $!"
+done
+eventually stuck $writers
+# It comes behind them in the stream queue.
+dd if=/dev/imgstream0 of=/dev/null bs=4096 skip=6000 count=1 iflag=direct 2>/dev/null &
+reader=$!
+eventually more_than $reserve
+equal "no more than their reserve has wait for the network" $((reserve + 1)) "$(value inflight)"
+check "what is here is written durably" $guestdisk stamp --durable /dev/imgstream0 mine --start 5060 --blocks 10
+check "a part of it as well" write_part 5070
+target_start
+for pid in $pids $reader; do
+	wait "$pid" || echo "$pid" >>/tmp/failed
+done
+check "with the network back all of them end" [ ! -e /tmp/failed ]
+check "and the last one has written" zeroes $((5200 + 2 * writers))
+check "the module goes" unload
+finish

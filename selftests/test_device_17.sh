@@ -1,0 +1,95 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# A durable write to a part of a block that is here, and is not any more when the write gets on: it was held up by a batch
+# of a commit, behind a discard. It is looked at again and merged with zeroes.
+# needs-file: disk 192M
+# needs-disk: disk
+# needs-module: dm_mod
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget dmsetup dd
+# needs-time: 120
+# shellcheck source-path=SCRIPTDIR/guest
+. /tests/common.sh
+
+status=/sys/block/imgstream0/imgstream
+guestdisk=imgstream-guestdisk
+block=2000
+value() {
+	cat "$status/$1"
+}
+stopped() {
+	case $(value commit) in stopped:*) true ;; *) false ;; esac
+}
+independent() {
+	[ "$(value independent)" = yes ]
+}
+# One Linux partition of 63488 sectors from sector 2048 on, for a second way to the same blocks: who discards a block by
+# one way keeps those away who write by the same one.
+partition() {
+	printf '\000\000\000\000\203\000\000\000\000\010\000\000\000\370\000\000' |
+		dd of="$1" bs=1 seek=446 conv=notrunc &&
+		dd if=/dev/zero of="$1" bs=1 seek=462 count=48 conv=notrunc &&
+		printf '\125\252' | dd of="$1" bs=1 seek=510 conv=notrunc,fsync
+}
+discard() {
+	exec blkdiscard -o $(($1 * 4096 - 2048 * 512)) -l 4096 /dev/imgstream0p1
+}
+# Its second sector, past the page cache, durable when it is through, which busybox cannot.
+write_part() {
+	exec /usr/bin/dd if=/tmp/word of=/dev/imgstream0 bs=512 seek=$(($1 * 8 + 1)) count=1 oflag=direct,dsync conv=notrunc
+}
+# Whether a process waits in the kernel.
+waits() {
+	case $(cat "/proc/$1/stat" 2>/dev/null) in *') D '*) true ;; *) false ;; esac
+}
+# Whether the commit waits for the disk: the batch is excluded before it does.
+held_up() {
+	cat /proc/[0-9]*/stat 2>/dev/null | grep -q '+imgstream_bg) D '
+}
+contents() {
+	dd if=/dev/imgstream0 bs=4096 skip=$block count=1 iflag=direct 2>/dev/null
+}
+
+truncate -s 33562624 /tmp/image
+$guestdisk lun /tmp/image
+printf '%512s' word >/tmp/word
+{
+	dd if=/dev/zero bs=512 count=1
+	cat /tmp/word
+	dd if=/dev/zero bs=512 count=6
+} 2>/dev/null >/tmp/expected
+
+plan 10
+serve /tmp/image
+check "a disk that can be weakened" weak_disk disk
+check "it is laid out" $guestdisk disk "$weak" --portal "$own_portal" --target "$own_target"
+check "it has a partition" partition "$weak"
+weaken $((3000 * 4096)) 4096
+check "the module attaches it" load disk="$weak"
+imgstreamctl fill on --min 500000
+eventually independent
+eventually [ -b /dev/imgstream0p1 ]
+check "the block is written" $guestdisk stamp /dev/imgstream0 mine --start $block --blocks 1
+imgstreamctl commit --yes --now
+eventually stopped
+pass "a place that cannot be written stops a commit"
+dmsetup --noudevsync suspend --noflush weak
+imgstreamctl resume
+eventually held_up
+discard $block &
+discarder=$!
+eventually waits $discarder
+write_part $block 2>/tmp/said &
+writer=$!
+eventually waits $writer
+dmsetup --noudevsync resume weak
+wait $discarder
+equal "the discard gets on" 0 $?
+wait $writer
+equal "and the write behind it" 0 $?
+contents >/tmp/found
+check "it is merged with zeroes" cmp /tmp/found /tmp/expected
+eventually stopped
+check "the module goes" unload
+weak_disk_away
+stop_serving
+finish
