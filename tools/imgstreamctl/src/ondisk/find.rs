@@ -34,6 +34,15 @@ pub fn find(disk: &mut dyn Medium, place: &str) -> Result<Option<Found>> {
     worst.map_or(Ok(None), Err)
 }
 
+/// The pair of which one copy stands at `at_bytes`.
+pub(super) fn find_pair(disk: &mut dyn Medium, at_bytes: u64) -> Result<Found> {
+    let place = format!("byte {at_bytes} of the disk");
+    match read(disk, at_bytes) {
+        Ok(one) => both(disk, one, &place),
+        Err(why) => Err(why.error(&place)),
+    }
+}
+
 /// Why a place gives no superblock.
 enum Unread {
     /// There is none.

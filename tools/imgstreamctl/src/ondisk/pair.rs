@@ -6,7 +6,7 @@ use imgstream_engine::state;
 use imgstream_proto::disk::superblock::{Superblock, MAGIC, SUPERBLOCK_LEN};
 use imgstream_proto::disk::{Copy2, State, Uuid, SECTOR_BYTES};
 
-use super::Found;
+use super::find::{find_pair, Found};
 use crate::error::{Error, Result};
 use crate::medium::Medium;
 
@@ -137,25 +137,40 @@ fn erase_own(disk: &mut dyn Medium, at_bytes: u64, uuid: &Uuid) -> Result<()> {
     }
 }
 
-/// Makes every superblock of the disk unreadable at and above `from_bytes`;
-/// says how many there were. Durable when it returns.
-pub fn wipe(disk: &mut dyn Medium, from_bytes: u64) -> Result<usize> {
-    let mut wiped = 0;
-    let places: Vec<u64> = pair::scan(disk.size_bytes())
-        .filter(|at| *at >= from_bytes)
-        .collect();
-    for at in places {
-        let mut bytes = [0; SUPERBLOCK_LEN];
-        if at + SUPERBLOCK_LEN as u64 > disk.size_bytes() {
+/// Makes every superblock of the disk unreadable at and above `from_bytes`: pair
+/// by pair as [`wipe_pair`] does, then what belongs to none. Durable when it
+/// returns.
+pub fn wipe(disk: &mut dyn Medium, from_bytes: u64) -> Result<()> {
+    let places = pair::scan(disk.size_bytes());
+    for at in places.filter(|at| *at >= from_bytes) {
+        if !is_begun(disk, at)? {
             continue;
         }
-        disk.read(at, &mut bytes)?;
-        if bytes.starts_with(&MAGIC) {
+        if let Some(found) = pair_behind(disk, at, from_bytes) {
+            wipe_pair(disk, &found)?;
+        }
+        if is_begun(disk, at)? {
             erase(disk, at)?;
-            wiped += 1;
         }
     }
-    Ok(wiped)
+    Ok(())
+}
+
+/// The pair of which a copy stands at `at_bytes`, if it is one; what stands in
+/// front of `from_bytes` belongs to somebody else.
+fn pair_behind(disk: &mut dyn Medium, at_bytes: u64, from_bytes: u64) -> Option<Found> {
+    let found = find_pair(disk, at_bytes).ok()?;
+    let places = pair::locations(&found.superblock)?;
+    places.iter().all(|at| *at >= from_bytes).then_some(found)
+}
+
+fn is_begun(disk: &mut dyn Medium, at_bytes: u64) -> Result<bool> {
+    let mut bytes = [0; SUPERBLOCK_LEN];
+    if at_bytes.saturating_add(SUPERBLOCK_LEN as u64) > disk.size_bytes() {
+        return Ok(false);
+    }
+    disk.read(at_bytes, &mut bytes)?;
+    Ok(bytes.starts_with(&MAGIC))
 }
 
 /// Makes both copies of one migration unreadable: the one that does not count

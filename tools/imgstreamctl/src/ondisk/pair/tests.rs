@@ -131,6 +131,45 @@ fn an_older_copy_is_replaced_before_anything_acts_on_the_newer_one() {
 }
 
 #[test]
+fn an_older_copy_never_counts_again_because_the_newer_one_is_wiped() {
+    for newer in Copy2::BOTH {
+        let start = one_says_committed(newer);
+        cut_everywhere(&start, |disk, cut, fate| {
+            let whole = wipe(disk, 0).is_ok();
+            disk.restart(fate);
+            let found = find(disk, "disk").unwrap();
+            let state = found.map(|found| found.superblock.state);
+            let when = format!("{newer:?} is newer, cut {cut}, {fate:?}");
+            assert!(matches!(state, None | Some(State::Committed)), "{when}");
+            wipe(disk, 0).unwrap();
+            assert_eq!(find(disk, "disk").unwrap(), None, "{when}");
+            whole
+        });
+    }
+}
+
+#[test]
+fn what_has_no_pair_is_wiped_as_well() {
+    for damaged in 1..=2 {
+        let mut disk = migrated(State::RolledBack);
+        for copy in Copy2::BOTH.into_iter().take(damaged) {
+            half(&mut disk, copy);
+        }
+        wipe(&mut disk, 0).unwrap();
+        assert_eq!(find(&mut disk, "disk").unwrap(), None);
+    }
+}
+
+#[test]
+fn nothing_is_wiped_in_front_of_the_place_that_is_named() {
+    let mut disk = migrated(State::RolledBack);
+    let before = disk.block(number(Copy2::A));
+    wipe(&mut disk, places()[0] + BLOCK_BYTES).unwrap();
+    assert_eq!(disk.block(number(Copy2::A)), before);
+    assert_eq!(disk.block(number(Copy2::B)), vec![0; BLOCK_LEN]);
+}
+
+#[test]
 fn a_damaged_copy_is_replaced_only_in_a_control_area_that_is_ours() {
     for copy in Copy2::BOTH {
         for ours in [false, true] {
