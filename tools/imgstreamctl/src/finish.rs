@@ -118,7 +118,7 @@ fn finish_medium(
 /// acts on it: an older one that came back after the control area is zero
 /// would be a commit that goes on without its map.
 fn begin(disk: &mut dyn Medium, table: &Disk, place: &str) -> Result<Option<(Found, Area)>> {
-    let Some(mut found) = ondisk::find(disk, place)? else {
+    let Some(mut found) = ondisk::find_committed(disk, place)? else {
         return Ok(None);
     };
     if found.superblock.state != State::Committed {

@@ -155,7 +155,7 @@ fn disk() -> Result<Option<PathBuf>> {
 
 fn state_on(disk: &Path) -> Result<Option<State>> {
     let mut medium = DiskMedium::open_ro(disk)?;
-    let found = ondisk::find(&mut medium, &disk.display().to_string())?;
+    let found = ondisk::find_committed(&mut medium, &disk.display().to_string())?;
     Ok(found.map(|found| found.superblock.state))
 }
 

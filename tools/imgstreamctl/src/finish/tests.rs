@@ -310,6 +310,29 @@ fn a_partition_that_ends_before_the_control_area_takes_nothing_over() {
     }
 }
 
+#[test]
+fn a_cut_end_is_ended_although_the_disk_has_grown() {
+    let start = committed("gpt");
+    cut_everywhere(&start, |disk, cut, fate| {
+        let whole = finish(disk).is_ok();
+        disk.restart(fate);
+        // The table goes with it, as `sgdisk -e` does.
+        let mut grown = disk.clone();
+        grown.size_bytes = 1000 * DISK;
+        let dir = tempfile::tempdir().unwrap();
+        let table = dumped(&grown, &dir.path().join("disk"));
+        let shared = RefCell::new(&mut grown);
+        move_backup(&mut Shared(&shared), &mut Shared(&shared), &table).unwrap();
+        finish(&mut grown).unwrap();
+        let when = format!("cut {cut}, {fate:?}");
+        for at in copies() {
+            let left = Superblock::decode(at * BLOCK_BYTES, &grown.block(at), crc32c::crc32c);
+            assert!(left.is_err(), "{when}");
+        }
+        whole
+    });
+}
+
 /// `newer` alone says that the commit is at its end.
 fn half_committed(newer: usize) -> Volatile {
     let mut disk = committed("gpt");

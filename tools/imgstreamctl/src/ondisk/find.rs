@@ -5,7 +5,7 @@ use std::io;
 
 use imgstream_engine::pair::{self, Choice};
 use imgstream_proto::disk::superblock::{Superblock, SUPERBLOCK_LEN};
-use imgstream_proto::disk::{Copy2, Error as DiskError, BLOCK_LEN};
+use imgstream_proto::disk::{Copy2, Error as DiskError, State, BLOCK_LEN};
 
 use crate::error::{Error, Result};
 use crate::medium::Medium;
@@ -32,6 +32,19 @@ pub fn find(disk: &mut dyn Medium, place: &str) -> Result<Option<Found>> {
         }
     }
     worst.map_or(Ok(None), Err)
+}
+
+/// What a commit has left, whatever the partition table says: at its end the
+/// backup of a GPT goes to the end of the disk, which may have grown since the
+/// control area was planned, so the table bounds nothing any more. Where it
+/// still does, whatever is there counts.
+pub fn find_committed(disk: &mut dyn Medium, place: &str) -> Result<Option<Found>> {
+    let committed = |found: &Found| found.superblock.state == State::Committed;
+    if let Some(found) = find(disk, place)? {
+        return Ok(Some(found));
+    }
+    let mut pairs = pair::scan(disk.size_bytes()).filter_map(|at| find_pair(disk, at).ok());
+    Ok(pairs.find(committed))
 }
 
 /// The pair of which one copy stands at `at_bytes`.

@@ -6,5 +6,5 @@ pub mod inspect;
 pub mod pair;
 pub mod search;
 
-pub use find::{find, Found};
+pub use find::{find, find_committed, Found};
 pub use search::Search;

@@ -174,12 +174,12 @@ fn is_begun(disk: &mut dyn Medium, at_bytes: u64) -> Result<bool> {
 }
 
 /// Makes both copies of one migration unreadable: the one that does not count
-/// first, so that it is never left alone, else B (which the scan looks at
-/// first) last. What stands there instead of a copy stays. Durable when it
-/// returns.
+/// first, so that it is never left alone, else A last, which is found however
+/// much the disk has grown. What stands there instead of a copy stays. Durable
+/// when it returns.
 pub fn wipe_pair(disk: &mut dyn Medium, found: &Found) -> Result<()> {
     let places = pair::locations(&found.superblock).ok_or_else(no_place)?;
-    let first = found.stale.unwrap_or(Copy2::A);
+    let first = found.stale.unwrap_or(Copy2::B);
     for copy in [first, first.other()] {
         erase_own(disk, *copy.of(&places), &found.superblock.uuid)?;
     }

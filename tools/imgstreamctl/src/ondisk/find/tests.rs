@@ -148,6 +148,26 @@ fn a_migration_is_found_after_its_disk_has_grown() {
 }
 
 #[test]
+fn what_a_commit_left_is_found_behind_a_table_that_was_moved() {
+    let (old, new) = (256 * MIB, TIB / 8);
+    for state in [State::Streaming, State::Committed] {
+        let (mut disk, superblock) = Counted::migrated(old, 24 * MIB);
+        let mut found = find(&mut disk, "disk").unwrap().unwrap();
+        let next = Superblock {
+            state,
+            ..superblock
+        };
+        found.replace(&mut disk.disk, next).unwrap();
+        disk.disk.size_bytes = new;
+        disk.table(Table::Gpt(new));
+        assert_eq!(disk.found(), None);
+        let expected = (state == State::Committed).then_some(found);
+        let left = find_committed(&mut disk, "disk").unwrap();
+        assert_eq!(left, expected);
+    }
+}
+
+#[test]
 fn the_first_copy_alone_is_found_however_large_the_control_area_is() {
     let size = 16 * TIB;
     for table in [Table::None, Table::Gpt(size), Table::Gpt(8 * TIB)] {
