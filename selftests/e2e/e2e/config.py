@@ -101,7 +101,7 @@ def _target(name, disk_mib, packages, **layout):
 VARIANTS = {
     "demo": Variant(
         "demo",
-        _source("demo-source", 6016, 2390, 360, "linux-image-amd64"),
+        _source("demo-source", 6272, 2530, 360, "linux-image-amd64"),
         _target("demo-target", 2052, BASE + TARGET_EXTRA),
     ),
     "small": Variant(

@@ -101,6 +101,9 @@ fn every_number_is_right() {
     assert_eq!(number("filesystem_new_bytes"), s - source.root_start);
     assert_eq!(number("shrink_bytes"), ROOT - (s - source.root_start));
     assert!(number("shrink_bytes") > 0, "this disk has to be shrunk");
+    let least = number("filesystem_minimum_bytes") + number("brought_bytes");
+    assert!(number("brought_bytes") > number("boot_bytes"));
+    assert!(number("filesystem_new_bytes") >= least + number("spare_bytes"));
     let fetch = facts["forecast"]["fetch_bytes"].as_u64().unwrap();
     assert!(fetch > number("boot_bytes") && fetch < t);
     // What the plan says is possible is done, on a copy.
@@ -118,7 +121,7 @@ fn every_number_is_right() {
 fn moved_bytes_are_those_behind_the_new_end() {
     let (_keep, lun) = image();
     let source = make(&Recipe {
-        data_bytes: 60 << 20,
+        data_bytes: 34 << 20,
         ..large()
     });
     let (code, stdout, stderr) = run_plan(&source.image, &lun, &["--json"]);

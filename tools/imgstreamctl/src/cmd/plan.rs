@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 
 use crate::error::{Error, Result};
 use crate::network::{self, capture};
-use crate::plan::{Plan, Survey};
+use crate::plan::{brought_bytes, Plan, Survey};
 use crate::repository::Address;
 
 /// An image behind a portal, or in a file.
@@ -57,6 +57,7 @@ fn facts(survey: &Survey) -> Value {
         "root_partition": source.map(|source| source.root.number),
         "filesystem": survey.inspection.facts,
         "filesystem_minimum_bytes": survey.inspection.minimum_bytes,
+        "brought_bytes": survey.image.as_ref().map(brought_bytes),
         "filesystem_new_bytes": plan.map(|plan| plan.filesystem_bytes),
         "network": survey.network.as_ref().map(network::describe),
         "disk_bytes": survey.inspection.disk_bytes,
@@ -129,7 +130,7 @@ fn print_forecast(plan: &Plan) {
 type Number = (&'static str, Option<u64>, &'static str);
 
 /// Every number, as they lie on the disk, then those behind them.
-fn numbers(survey: &Survey) -> [Number; 15] {
+fn numbers(survey: &Survey) -> [Number; 16] {
     let plan = survey.plan.as_ref();
     let geometry = plan.map(|plan| &plan.geometry);
     let inspection = &survey.inspection;
@@ -187,6 +188,11 @@ fn numbers(survey: &Survey) -> [Number; 15] {
             "fs least",
             inspection.minimum_bytes,
             "what resize2fs can shrink it to",
+        ),
+        (
+            "brought",
+            survey.image.as_ref().map(brought_bytes),
+            "written into it by migrate before that",
         ),
         (
             "fs new",

@@ -25,6 +25,18 @@ use crate::refusal::Refusal;
 /// in: the estimate may be a little short, and log files grow until the shrink.
 const MARGIN_BYTES: u64 = 16 << 20;
 
+/// The stage's programs and libraries, and the imgstreamctl that stays for what
+/// is left to do after a roll back.
+const STAGE_PROGRAMS_BYTES: u64 = 24 << 20;
+
+/// What `migrate` writes into the source's file system before it is shrunk: the
+/// archive of the stage, with the boot blocks in it. A `/boot` of its own takes
+/// most of that, and is not told apart.
+pub fn brought_bytes(image: &Published) -> u64 {
+    let boot_bytes = image.manifest.boot_region.bytes();
+    boot_bytes.saturating_add(STAGE_PROGRAMS_BYTES)
+}
+
 /// A migration that is possible.
 ///
 /// # Invariants
@@ -80,7 +92,10 @@ pub fn compute(source: &Source, image: &Published) -> Result<Plan, Refusal> {
 fn demand(source: &Source, image: &Published) -> Demand {
     let region = &image.manifest.boot_region;
     let start = source.root.start_bytes;
-    let min = source.minimum_bytes.saturating_add(MARGIN_BYTES);
+    let min = source
+        .minimum_bytes
+        .saturating_add(brought_bytes(image))
+        .saturating_add(MARGIN_BYTES);
     Demand {
         disk_bytes: source.disk_bytes,
         disk_logical_bytes: source.logical_block_bytes,
