@@ -117,7 +117,8 @@ class Job:
         self.began = self.say(self.pair.source_system.hostname, "$ " + words)
         self.mark = self.machine.console.mark()
         self.machine.port.type(words + "; echo \"migrate-ended:$?\"\n")
-        self.machine.refuse(r"migrate-ended:[1-9]")
+        self.machine.refuse(self.machine.port, r"migrate-ended:[1-9]")
+        self.machine.refuse(self.machine.console, r"imgstream: .*refused: .*\n")
 
     def await_target(self, seconds=600):
         """Stage and the target's boot; gives the seconds since `migrate` began."""

@@ -59,7 +59,7 @@ class Vm:
 
     def __init__(self, disk, work, memory_mib=1024, network=True, name="vm"):
         self.name = f"{name}-{next(COUNT)}"
-        self.bad = None
+        self.bad = []
         self.sockets = Path(tempfile.mkdtemp(prefix="imgstream-"))
         self.log = Path(work) / f"{self.name}.console.log"
         self.errors = open(Path(work) / f"{self.name}.qemu.log", "w", encoding="utf-8")
@@ -90,14 +90,15 @@ class Vm:
             "-qmp", f"unix:{self.sockets / 'qmp'},server=on,wait=off",
         ]
 
-    def refuse(self, pattern):
-        """From now on this text on the command port ends whatever is awaited on the console."""
-        self.bad = (re.compile(pattern), self.port.mark())
+    def refuse(self, serial, pattern):
+        """From now on this text on a serial port ends whatever is awaited."""
+        self.bad.append((serial, re.compile(pattern), serial.mark()))
 
     def alive(self):
         """Still running, and nothing has failed that somebody waits for."""
-        if self.bad and self.bad[0].search(self.port.text, self.bad[1]):
-            raise Failed(f"the command failed:\n{self.port.tail()}")
+        for serial, pattern, since in self.bad:
+            if pattern.search(serial.text, since):
+                raise Failed(f"it was refused or has failed:\n{serial.tail()}")
         return self.process.poll() is None
 
     def await_console(self, pattern, seconds=300, since=0):

@@ -68,7 +68,9 @@ pub enum Command {
     Watch(watch::Args),
     /// Sets the background fill on or off and its rates.
     Fill(fill::Args),
-    /// Moves every block home and ends the migration.
+    /// Moves every block home and ends the migration: the source is destroyed.
+    ///
+    /// From its first batch on there is no way back; you are asked before.
     Commit(commit::Args),
     /// Offers the source's disk read-only, as it was.
     SourceView(source_view::Args),
@@ -79,9 +81,10 @@ pub enum Command {
     /// Puts the source back, which restarts this computer three times.
     ///
     /// The first start puts the source's blocks back, the second one takes the
-    /// stage out of its boot menu, the third one is the source's. What was written in the target is lost: it is said before, and
-    /// you are asked. A disk that is named is rolled back by its own next start,
-    /// and nothing is restarted here. Not possible after a commit has begun.
+    /// stage out of its boot menu, the third one is the source's. What was
+    /// written in the target is lost: it is said before, and you are asked. A
+    /// disk that is named is rolled back by its own next start, and nothing is
+    /// restarted here. Not possible after a commit has begun.
     Rollback(rollback::Args),
     /// Checks the control structure of a disk.
     Check(check::Args),
