@@ -110,8 +110,8 @@ fn grub_reads_all_that_it_names(recipe: &Recipe) {
 fn planned(recipe: &Recipe, lun: &Path, boot_bytes: u64, boot_end_bytes: u64) {
     for like in [Recipe::default(), recipe.clone()] {
         let source = make(&Recipe {
-            disk_bytes: 256 * MIB,
-            root_bytes: 230 * MIB,
+            disk_bytes: 320 * MIB,
+            root_bytes: 294 * MIB,
             ..like
         });
         let (disk, lun) = (source.image.to_str().unwrap(), lun.to_str().unwrap());
