@@ -20,21 +20,21 @@ pub use survey::{Ready, Survey};
 
 use crate::publish::Published;
 use crate::refusal::Refusal;
+use crate::switch::overlay;
 
 /// Room that the shrunk file system keeps beyond what `resize2fs -P` believes
 /// in: the estimate may be a little short, and log files grow until the shrink.
 const MARGIN_BYTES: u64 = 16 << 20;
 
-/// The stage's programs and libraries, and the imgstreamctl that stays for what
-/// is left to do after a roll back.
-const STAGE_PROGRAMS_BYTES: u64 = 24 << 20;
+/// The imgstreamctl that stays for what is left to do after a roll back, and what
+/// the file system itself takes for all that is brought.
+const KEPT_BYTES: u64 = 8 << 20;
 
 /// What `migrate` writes into the source's file system before it is shrunk: the
-/// archive of the stage, with the boot blocks in it. A `/boot` of its own takes
-/// most of that, and is not told apart.
+/// stage's archive above all. A `/boot` of its own takes that, and is not told
+/// apart.
 pub fn brought_bytes(image: &Published) -> u64 {
-    let boot_bytes = image.manifest.boot_region.bytes();
-    boot_bytes.saturating_add(STAGE_PROGRAMS_BYTES)
+    overlay::estimate_bytes(image.manifest.boot_region.bytes()).saturating_add(KEPT_BYTES)
 }
 
 /// A migration that is possible.

@@ -8,7 +8,7 @@
 //! computer takes longer than the whole switch.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
@@ -76,13 +76,12 @@ fn libraries(ldd: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What the archive will take, so that room in /boot can be checked before.
+/// What the archive will take, so that room for it can be looked for before it
+/// is made.
 pub fn estimate_bytes(payload_bytes: u64) -> u64 {
-    const PROGRAMS_AND_LIBRARIES: u64 = 12 << 20;
-    let own = std::env::current_exe()
-        .and_then(fs::metadata)
-        .map_or(0, |m| m.len());
-    payload_bytes + own + PROGRAMS_AND_LIBRARIES
+    /// This program, those of e2fsprogs and their libraries.
+    const PROGRAMS_BYTES: u64 = 16 << 20;
+    payload_bytes.saturating_add(PROGRAMS_BYTES)
 }
 
 #[cfg(test)]
