@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use imgstream_proto::disk::State;
 
 use super::finish_commit;
-use crate::args;
 use crate::confirm::confirm;
 use crate::device::control::{Control, Rates};
 use crate::device::Status;
@@ -25,12 +24,9 @@ pub struct Args {
     /// At full speed, whatever the system does meanwhile.
     #[arg(long)]
     now: bool,
-    /// Move at least this much, however busy the system is (KiB/s, 0: no bound).
-    #[arg(long = "min", value_name = "KIB_PER_S", default_value_t = 0, value_parser = args::rate, allow_negative_numbers = true)]
-    min_kib_per_s: u64,
-    /// Move at most this much (KiB/s, 0: no bound).
-    #[arg(long = "max", value_name = "KIB_PER_S", default_value_t = 0, value_parser = args::rate, allow_negative_numbers = true)]
-    max_kib_per_s: u64,
+    /// How fast.
+    #[command(flatten)]
+    rates: Rates,
     /// Wait until the migration is over.
     #[arg(long)]
     wait: bool,
@@ -41,7 +37,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let rates = rates(&args).refuse_contradiction()?;
+    let rates = args.rates.refuse_contradiction()?;
     let control = Control::open()?;
     let status = Status::read()?;
     let home = status.state == State::Committed.name();
@@ -73,13 +69,6 @@ fn leave_to_service(home: bool, disk: &Path) -> Result<()> {
         }
     );
     Ok(())
-}
-
-fn rates(args: &Args) -> Rates {
-    Rates {
-        min_kib_per_s: args.min_kib_per_s,
-        max_kib_per_s: args.max_kib_per_s,
-    }
 }
 
 /// The point of no return, or other rates for a commit that runs.

@@ -3,7 +3,6 @@
 
 use clap::ValueEnum;
 
-use crate::args;
 use crate::device::control::{Control, Rates};
 use crate::error::Result;
 
@@ -13,12 +12,9 @@ pub struct Args {
     /// Whether blocks are fetched that nobody has asked for yet.
     #[arg(value_name = "on|off")]
     switch: Switch,
-    /// Fetch at least this much, however busy the system is (KiB/s, 0: no bound).
-    #[arg(long = "min", value_name = "KIB_PER_S", default_value_t = 0, value_parser = args::rate, allow_negative_numbers = true)]
-    min_kib_per_s: u64,
-    /// Fetch at most this much (KiB/s, 0: no bound).
-    #[arg(long = "max", value_name = "KIB_PER_S", default_value_t = 0, value_parser = args::rate, allow_negative_numbers = true)]
-    max_kib_per_s: u64,
+    /// How fast.
+    #[command(flatten)]
+    rates: Rates,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,10 +25,6 @@ enum Switch {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let rates = Rates {
-        min_kib_per_s: args.min_kib_per_s,
-        max_kib_per_s: args.max_kib_per_s,
-    }
-    .refuse_contradiction()?;
+    let rates = args.rates.refuse_contradiction()?;
     Control::open()?.fill(args.switch == Switch::On, rates)
 }

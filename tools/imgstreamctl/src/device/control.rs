@@ -10,6 +10,7 @@ use imgstream_proto::abi::ioctl::{self, Attach, Commit, Fill, Plain, SourceView,
 use imgstream_proto::abi::refusal::Refusal as Module;
 use imgstream_proto::abi::{CONTROL_PATH, VERSION};
 
+use crate::args;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::refusal::Refusal;
@@ -21,11 +22,13 @@ pub struct Control {
 }
 
 /// Rates in KiB/s; 0 means no bound.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
 pub struct Rates {
-    /// At least this much.
+    /// At least this much, however busy the system is (KiB/s, 0: no bound).
+    #[arg(long = "min", value_name = "KIB_PER_S", default_value_t = 0, value_parser = args::rate, allow_negative_numbers = true)]
     pub min_kib_per_s: u64,
-    /// At most this much.
+    /// At most this much (KiB/s, 0: no bound).
+    #[arg(long = "max", value_name = "KIB_PER_S", default_value_t = 0, value_parser = args::rate, allow_negative_numbers = true)]
     pub max_kib_per_s: u64,
 }
 
