@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use common::{as_nobody, imgstreamctl, make, prepare, program, write_at, Recipe, MIB};
+use common::{as_nobody, imgstreamctl, make, prepare, program, write_at, Made, Recipe, MIB};
 use imgstreamctl::Exit;
 
 const PORTAL: [&str; 4] = ["--portal", "192.0.2.1", "--target", "iqn.2026-11.test:x"];
@@ -198,6 +198,13 @@ fn what_only_root_can_do() {
     refused(&["prepare", &secret, "--out", "/tmp/out"], &may_not);
 }
 
+/// `plan` for a source with an image behind a portal.
+fn plan_through(source: &Made, portal: &str) -> (i32, String, String) {
+    let disk = source.image.to_str().unwrap();
+    let [option, _, target @ ..] = PORTAL;
+    imgstreamctl(&[&["plan", "--disk", disk, option, portal], &target[..]].concat())
+}
+
 #[test]
 fn a_portal_that_refuses_is_told_of_at_once() {
     let source = make(&Recipe::default());
@@ -205,16 +212,7 @@ fn a_portal_that_refuses_is_told_of_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let portal = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let disk = source.image.to_str().unwrap();
-    let (code, _, stderr) = imgstreamctl(&[
-        "plan",
-        "--disk",
-        disk,
-        "--portal",
-        &portal,
-        "--target",
-        "iqn.2026-11.test:x",
-    ]);
+    let (code, _, stderr) = plan_through(&source, &portal);
     assert_eq!(code, i32::from(Exit::PortalUnreachable.code()), "{stderr}");
     assert_eq!(
         stderr,
@@ -229,17 +227,8 @@ fn a_portal_that_refuses_is_told_of_at_once() {
 #[test]
 fn a_link_local_portal_is_refused_before_it_is_asked() {
     let source = make(&Recipe::default());
-    let disk = source.image.to_str().unwrap();
     for portal in ["fe80::1", "[fe80::1]:3260"] {
-        let (code, _, stderr) = imgstreamctl(&[
-            "plan",
-            "--disk",
-            disk,
-            "--portal",
-            portal,
-            "--target",
-            "iqn.2026-11.test:x",
-        ]);
+        let (code, _, stderr) = plan_through(&source, portal);
         assert_eq!(code, i32::from(Exit::Network.code()), "{stderr}");
         assert!(stderr.contains("fe80::1: a link-local address"), "{stderr}");
     }
