@@ -80,6 +80,8 @@ pub struct Sweep {
     waiting: u32,
     /// Whether several blocks at once failed in this pass.
     wide: bool,
+    /// Whether something failed in this pass together with what was not asked for.
+    again: bool,
     /// The first block that failed alone in this pass.
     bad: Option<Bad>,
     /// Whether something came since the last pause, and how long that was.
@@ -111,6 +113,7 @@ impl Sweep {
             at: range.start,
             waiting: 0,
             wide: false,
+            again: false,
             bad: None,
             came: false,
             pause_ms: 0,
@@ -159,13 +162,17 @@ impl Sweep {
         next_absent(locator, self.at, self.range.end(), self.piece)
     }
 
-    /// Back to the start, with the size of pieces that the answers call for. If only single blocks failed: the first of
-    /// them.
+    /// Back to the start, with the size of pieces that the answers call for. If only single blocks failed, and all of them
+    /// for themselves: the first of them.
     fn end_pass(&mut self) -> Option<Bad> {
         self.at = self.range.start;
         let bad = self.bad.take();
+        let again = core::mem::take(&mut self.again);
         if core::mem::take(&mut self.wide) {
             self.piece = narrower(self.piece).unwrap_or(1);
+            return None;
+        }
+        if again {
             return None;
         }
         if bad.is_some() {
@@ -198,8 +205,10 @@ impl Sweep {
 
     fn failed(&mut self, run: Run, came: bool) {
         let block = run.start;
-        if run.blocks > 1 || !self.range.contains(block) {
-            // Perhaps not what was asked for.
+        if run.blocks > self.piece || !self.range.contains(block) {
+            // Somebody else's, which this one joined: it says nothing about what was asked for.
+            self.again = true;
+        } else if run.blocks > 1 {
             self.wide = true;
         } else if self.bad.is_none_or(|first| block < first.block) {
             self.bad = Some(Bad { block, came });

@@ -199,6 +199,30 @@ fn who_was_refused_together_with_others_is_not_bad() {
 }
 
 #[test]
+fn what_others_are_refused_makes_no_piece_narrower() {
+    let mut rig = Rig::new(1000, Run::new(0, 1000), 0..16);
+    let Next::Ask(first) = rig.next() else {
+        panic!("nothing is asked for");
+    };
+    rig.ask(first);
+    rig.answer(first);
+    rig.bad.clear();
+    while rig.next() != Next::Ask(Run::new(0, 16)) {
+        let Next::Ask(run) = rig.next() else {
+            panic!("it ends");
+        };
+        rig.ask(run);
+        rig.answer(run);
+    }
+    // In the pass of smaller pieces one joins a large one of a reader, which is refused.
+    rig.ask(Run::new(0, 16));
+    rig.sweep.answer(Answer::Refused(first), rig.now_ms);
+    rig.asked = 0;
+    assert_eq!(rig.run(), Next::Done);
+    assert_eq!(rig.asked, 15 + 1);
+}
+
+#[test]
 fn a_slot_that_cannot_be_written_is_named() {
     let range = Run::new(0, 1000);
     let mut rig = Rig::new(1000, range, [700]);
