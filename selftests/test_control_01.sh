@@ -6,17 +6,9 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-# says WORDS COMMAND...: COMMAND fails and says WORDS.
-says() {
-	says_words=$1
-	shift
-	! says_output=$("$@" 2>&1) && echo "$says_output" && echo "$says_output" | grep -q "$says_words"
-}
 # One line, and not an empty one.
 one_line() {
 	[ "$(wc -l <"$1")" = 1 ] && [ -n "$(cat "$1")" ]
@@ -25,7 +17,7 @@ all_files() {
 	for file in "$status"/*; do
 		one_line "$file" || return
 	done
-	[ "$(ls $status | wc -l)" = 30 ]
+	[ "$(ls "$status" | wc -l)" = 30 ]
 }
 not_writable() {
 	for file in "$status"/*; do
@@ -37,8 +29,7 @@ reads() {
 	read -r read_count _ <"/sys/block/$(basename "$(disk empty)")/stat"
 	echo "$read_count"
 }
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
+make_image
 serve /tmp/image
 
 plan 22
@@ -51,12 +42,12 @@ check "without a disk the module loads" load
 check "the control device is root's" [ "$(stat -c %a /dev/imgstream-control)" = 600 ]
 check "detach without a disk is refused" says "no disk is attached" imgstreamctl detach
 check "attaching an empty disk is refused" says "superblock" imgstreamctl attach "$(disk empty)"
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$own_portal" --target "$own_target"
+check "a disk is laid out" lay_out_own "$(disk disk)"
 check "and attached" imgstreamctl attach "$(disk disk)"
 check "a second one is not" says "attached already" imgstreamctl attach "$(disk disk)"
 check "every file says one thing" all_files
 check "and none can be written" not_writable
-equal "the state is streaming" streaming "$(cat $status/state)"
+equal "the state is streaming" streaming "$(value state)"
 ln -s "$(disk disk)" /tmp/link
 mknod /tmp/node b $((0x$(stat -c %t "$(disk disk)"))) $((0x$(stat -c %T "$(disk disk)")))
 check "nobody rolls back beside the module" says "it is attached; call rollback without a disk" imgstreamctl rollback /tmp/link --yes
@@ -64,7 +55,7 @@ check "by whatever name" says "is in use" imgstreamctl rollback /tmp/node --yes
 check "a pause without a commit is refused" says "no commit" imgstreamctl pause
 refuse "a minimum rate above the maximum is refused" imgstreamctl fill on --min 2000 --max 1000
 check "rates are taken" imgstreamctl fill on --min 1000 --max 2000
-equal "and shown" "on 1000 2000" "$(cat $status/fill)"
+equal "and shown" "on 1000 2000" "$(value fill)"
 check "the module goes" unload
 refuse "and all files with it" ls /sys/block/imgstream0 /dev/imgstream-control
 stop_serving

@@ -11,11 +11,9 @@
 # needs-module: loop
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget losetup
 # needs-own-boot: looks at all disks
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 # ends CODE WORDS COMMAND...: COMMAND ends with CODE and one sentence that has WORDS.
 ends() {
 	ends_code=$1
@@ -26,11 +24,11 @@ ends() {
 	echo "exit code $ends_found: $ends_said"
 	[ "$ends_found" = "$ends_code" ] && [ "$(echo "$ends_said" | wc -l)" = 1 ] && echo "$ends_said" | grep -q "$ends_words"
 }
-# says WORDS COMMAND...: one of several sentences has WORDS.
-says() {
-	says_words=$1
+# mentions WORDS COMMAND...: one of several sentences has WORDS.
+mentions() {
+	mentions_words=$1
 	shift
-	"$@" 2>&1 >/dev/null | grep "$says_words"
+	"$@" 2>&1 >/dev/null | grep "$mentions_words"
 }
 sums() {
 	for name in plain one two; do
@@ -38,35 +36,32 @@ sums() {
 	done
 }
 wrong_image() {
-	grep -q "^disconnected: wrong image" $status/connection
+	grep -q "^disconnected: wrong image" "$status/connection"
 }
 
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
-cp /tmp/image /tmp/other
-# Another trailer, so another image.
-tr '\0-\377' '\1-\377\0' </tmp/image | tail -c 4096 | dd of=/tmp/other bs=4096 seek=8193 conv=notrunc 2>/dev/null
+make_image
+make_other_image
 truncate -s 64M /tmp/4kn
 mkswap "$(disk plain)" >/dev/null
 
 plan 15
 serve /tmp/image
 for name in one two; do
-	check "disk $name is laid out" $guestdisk disk "$(disk $name)" --portal "$own_portal" --target "$own_target"
+	check "disk $name is laid out" lay_out_own "$(disk $name)"
 done
 stop_serving
 before=$(sums)
 
 swapon "$(disk plain)"
 check "a disk in use is not prepared" ends 15 "is used as swap" imgstreamctl prepare "$(disk plain)" --out /tmp/out
-check "nor planned with" says "is used as swap" imgstreamctl plan --image /tmp/image --disk "$(disk plain)"
+check "nor planned with" mentions "is used as swap" imgstreamctl plan --image /tmp/image --disk "$(disk plain)"
 swapoff "$(disk plain)"
 
 # busybox has a losetup of its own.
 large=$(/usr/sbin/losetup --sector-size 4096 --find --show /tmp/4kn)
 check "a disk with blocks of 4 KiB is not prepared" \
 	ends 17 "logical blocks of 4096 bytes" imgstreamctl prepare "$large" --out /tmp/out
-check "nor planned with" says "logical blocks of 4096 bytes" imgstreamctl plan --image /tmp/image --disk "$large"
+check "nor planned with" mentions "logical blocks of 4096 bytes" imgstreamctl plan --image /tmp/image --disk "$large"
 /usr/sbin/losetup --detach "$large"
 refuse "there is no output" ls /tmp/out
 
@@ -84,7 +79,7 @@ check "the module attaches it and waits" load disk="$(disk one)"
 serve /tmp/other
 eventually wrong_image
 check "with another image no commit begins" ends 40 "another image is behind" imgstreamctl commit --yes
-equal "and the source can still come back" streaming "$(cat $status/state)"
+equal "and the source can still come back" streaming "$(value state)"
 stop_serving
 unload
 finish

@@ -14,17 +14,12 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup flock
 # needs-own-boot: looks at all disks
 # needs-time: 90
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 disk=$(disk disk)
 other=$(disk other)
 big=$(disk big)
-value() {
-	cat "$status/$1"
-}
 # refused CODE WORDS COMMAND...: COMMAND exits with CODE and says WORDS.
 refused() {
 	refused_code=$1 refused_words=$2
@@ -37,8 +32,8 @@ load_refused() {
 	dmesg -c >/dev/null
 	! load disk="$2" && dmesg | grep -q "imgstream: .*$2.* is not attached: .*$1"
 }
-lay_out() {
-	$guestdisk disk "$1" --portal "$PORTAL" --target "$(target_name image)"
+lay_out_newer() {
+	lay_out "$other" && $guestdisk newer "$other"
 }
 # Of the control area only the superblocks are left.
 damage() {
@@ -47,22 +42,13 @@ damage() {
 wipe() {
 	dd if=/dev/zero of="$1" bs=1M conv=fsync 2>/dev/null
 }
-committed() {
-	[ "$(value commit)" = done ]
-}
-gone() {
-	case $(value connection) in disconnected:*) true ;; *) false ;; esac
-}
-ready() {
-	[ "$(value connection)" = ready ]
-}
 lines() {
 	[ "$(wc -l <"$1")" -ge "$2" ]
 }
 
 plan 28
 layout=$(lay_out "$disk")
-control=$(echo "$layout" | sed 's/.* C \([0-9]*\) .*/\1/')
+control=$(place C "$layout")
 check "a disk is laid out" [ "${control:-0}" -gt 0 ]
 
 check "a disk with blocks of 4 KiB gets its copy" dd if="$disk" of="$big" bs=1M conv=fsync
@@ -75,8 +61,7 @@ dmsetup --noudevsync remove small
 check "a disk without map and journal" lay_out "$other"
 damage "$other" "$control" 2>/dev/null
 check "is refused" load_refused "control area is damaged" "$other"
-check "a disk of a newer version" sh -c "$guestdisk disk $other --portal $PORTAL --target $(target_name image) &&
-	$guestdisk newer $other"
+check "a disk of a newer version" lay_out_newer
 check "is refused" load_refused "newer imgstream" "$other"
 check "nothing of that leaves the module" [ ! -d /sys/module/imgstream ]
 

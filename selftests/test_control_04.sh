@@ -9,26 +9,17 @@
 # needs-file: other 64M
 # needs-disk: other
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-guestdisk=imgstream-guestdisk
 disk=$(disk disk)
 other=$(disk other)
-# partition DISK: one Linux partition of 63488 sectors from sector 2048 on.
-partition() {
-	printf '\000\000\000\000\203\000\000\000\000\010\000\000\000\370\000\000' |
-		dd of="$1" bs=1 seek=446 conv=notrunc &&
-		dd if=/dev/zero of="$1" bs=1 seek=462 count=48 conv=notrunc &&
-		printf '\125\252' | dd of="$1" bs=1 seek=510 conv=notrunc,fsync &&
-		blockdev --rereadpt "$1"
-}
 
 plan 17
-check "a disk is laid out" $guestdisk disk "$disk" --portal "$PORTAL" --target "$(target_name image)"
-check "it has a partition" partition "$disk"
+check "a disk is laid out" lay_out "$disk"
+check "it has a partition" partition_now "$disk"
 check "which is there" [ -b "${disk}1" ]
-check "so has another disk" partition "$other"
+check "so has another disk" partition_now "$other"
 refuse "which is refused" load disk="$other"
 check "and keeps it" [ -b "${other}1" ]
 

@@ -6,20 +6,11 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
-independent() {
-	[ "$(value independent)" = yes ]
-}
-
 plan 21
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+check "a disk is laid out" lay_out "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
 check "the fill can be switched off" imgstreamctl fill off
 check "boot blocks are read from home" $guestdisk verify /dev/imgstream0 image --blocks 16

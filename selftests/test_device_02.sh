@@ -7,17 +7,11 @@
 # needs-file: disk 256M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-committed() {
-	[ "$(cat $status/commit)" = done ]
-}
-
 plan 14
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+check "a disk is laid out" lay_out "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
 check "what threads wrote is read while the fill runs" \
 	$guestdisk exercise /dev/imgstream0 --seed 1 --first 0 --end 4096 --expected /tmp/expected
@@ -31,7 +25,7 @@ check "a commit begins" imgstreamctl commit --yes --now
 check "threads work while it runs" \
 	$guestdisk exercise /dev/imgstream0 --seed 2 --first 4096 --end 8192 --expected /tmp/expected --operations 1000
 eventually committed
-equal "the state is committed" committed "$(cat $status/state)"
+equal "the state is committed" committed "$(value state)"
 check "the module goes" unload
 check "everything written is home" $guestdisk compare "$(disk disk)" /tmp/expected --first 0 --end 8192
 check "and so is the rest" $guestdisk verify "$(disk disk)" image --start 8192 --blocks 3808

@@ -7,24 +7,12 @@
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
 # needs-own-boot: boots three times
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
-
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
-committed() {
-	[ "$(value commit)" = done ]
-}
-half_way() {
-	[ "$(value copied)" -ge $((16 << 20)) ]
-}
 
 plan 15
 if [ "$BOOT" = 1 ]; then
-	check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+	check "a disk is laid out" lay_out "$(disk disk)"
 	check "the module attaches it" load disk="$(disk disk)"
 	check "blocks are written" $guestdisk stamp /dev/imgstream0 mine --start 3000 --blocks 500
 	check "blocks are fetched" $guestdisk verify /dev/imgstream0 image --start 1000 --blocks 500

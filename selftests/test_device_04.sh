@@ -6,23 +6,15 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
 down() {
 	[ "$(value connection)" != ready ]
 }
-waiting() {
-	[ "$(value fetches_inflight)" -gt 0 ]
-}
 
 plan 13
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+check "a disk is laid out" lay_out "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
 imgstreamctl fill off
 check "some blocks are fetched" $guestdisk verify /dev/imgstream0 image --start 100 --blocks 200

@@ -6,17 +6,11 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-committed() {
-	[ "$(cat $status/commit)" = done ]
-}
-
 plan 16
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+check "a disk is laid out" lay_out "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
 refuse "there is no view of the source before it is asked for" [ -b /dev/imgstream0-source ]
 check "the view opens" imgstreamctl source-view on

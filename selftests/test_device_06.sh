@@ -8,22 +8,13 @@
 # needs-disk: disk
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
-
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
-idle() {
-	[ "$(value inflight)" = 0 ]
-}
 
 plan 11
 check "a disk that can be weakened" weak_disk disk
-layout=$($guestdisk disk "$weak" --portal "$PORTAL" --target "$(target_name image)")
-useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
+layout=$(lay_out "$weak")
+useful=$(place U "$layout")
 check "the module attaches it" load disk="$weak"
 imgstreamctl fill off
 # The fill may have had its first blocks by then: they are far from those that matter here.

@@ -7,27 +7,17 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-guestdisk=imgstream-guestdisk
 whole=/dev/imgstream0
 part=/dev/imgstream0p1
 
-# One Linux partition of 63488 sectors from sector 2048 (block 256) on.
-partition() {
-	printf '\000\000\000\000\203\000\000\000\000\010\000\000\000\370\000\000' |
-		dd of=$whole bs=1 seek=446 conv=notrunc &&
-		dd if=/dev/zero of=$whole bs=1 seek=462 count=48 conv=notrunc &&
-		printf '\125\252' | dd of=$whole bs=1 seek=510 conv=notrunc &&
-		sync && blockdev --rereadpt $whole
-}
-
 plan 16
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+check "a disk is laid out" lay_out "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
 check "the fill is switched off" imgstreamctl fill off
-check "a partition is made" partition
+check "a partition is made" partition_now $whole
 check "it is there" [ -b $part ]
 check "a durable write to absent blocks" $guestdisk stamp $part first --start 1000 --blocks 16 --durable
 check "is where the partition has it" $guestdisk verify $part first --start 1000 --blocks 16

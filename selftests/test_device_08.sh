@@ -8,29 +8,9 @@
 # needs-disk: disk
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
-stopped() {
-	case $(value commit) in stopped:*) true ;; *) false ;; esac
-}
-committed() {
-	[ "$(value commit)" = done ]
-}
-# says WORDS COMMAND...: COMMAND fails and says WORDS.
-says() {
-	says_words=$1
-	shift
-	! says_output=$("$@" 2>&1) && echo "$says_output" && echo "$says_output" | grep -q "$says_words"
-}
-complaints() {
-	dmesg | grep -c "the commit has stopped"
-}
 # heard STATE: an event of the device carried it.
 heard() {
 	grep -q "^IMGSTREAM_STATE=$1\$" /tmp/events
@@ -38,11 +18,8 @@ heard() {
 
 plan 25
 check "a disk that can be weakened" weak_disk disk
-layout=$($guestdisk disk "$weak" --portal "$PORTAL" --target "$(target_name image)")
-useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
-slot() {
-	echo $((useful + $1 * 4096))
-}
+layout=$(lay_out "$weak")
+useful=$(place U "$layout")
 busybox uevent env >/tmp/events 2>/dev/null &
 events=$!
 check "the module attaches it" load disk="$weak"

@@ -9,22 +9,11 @@
 # needs-file: plain 192M
 # needs-disk: plain
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl sfdisk
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
-gone() {
-	case $(value connection) in disconnected:*) true ;; *) false ;; esac
-}
 known() {
 	[ "$(value partitions)" = known ]
-}
-asked() {
-	[ "$(value fetches_inflight)" -gt 0 ]
 }
 says_why() {
 	grep -q "waiting for the repository at $PORTAL: disconnected" /tmp/attach
@@ -35,9 +24,6 @@ table() {
 		printf 'label: gpt\nstart=2048,size=4096\n' | sfdisk --quiet /tmp/table &&
 		dd if=/tmp/table of="$(disk disk)" bs=4096 count=5 conv=notrunc,fsync
 }
-lay_out() {
-	$guestdisk disk "$1" --portal "$PORTAL" --target "$(target_name image)"
-}
 
 plan 16
 check "a disk is laid out" lay_out "$(disk disk)"
@@ -46,7 +32,7 @@ check "and one for an image without" lay_out "$(disk plain)"
 target_stop
 check "the module attaches the first without a repository" load disk="$(disk disk)"
 eventually gone
-eventually asked
+eventually waiting
 equal "it says that it does not know the partitions" waiting "$(value partitions)"
 refuse "there are none" [ -e /dev/imgstream0p1 ]
 check "the device can be opened, and its start read" $guestdisk verify /dev/imgstream0 image --start 5 --blocks 8

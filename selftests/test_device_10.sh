@@ -12,24 +12,11 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl mke2fs e2fsck
 # needs-own-boot: boots three times
 # needs-time: 120
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 part=/dev/imgstream0p1
 log=$(disk log)
-value() {
-	cat "$status/$1"
-}
-# One Linux partition of 129024 sectors from sector 2048 on.
-partition() {
-	printf '\000\000\000\000\203\000\000\000\000\010\000\000\000\370\001\000' |
-		dd of=/dev/imgstream0 bs=1 seek=446 conv=notrunc &&
-		dd if=/dev/zero of=/dev/imgstream0 bs=1 seek=462 count=48 conv=notrunc &&
-		printf '\125\252' | dd of=/dev/imgstream0 bs=1 seek=510 conv=notrunc &&
-		sync && blockdev --rereadpt /dev/imgstream0
-}
 attach() {
 	load disk="$(disk disk)" && eventually [ -b "$1" ]
 }
@@ -70,18 +57,12 @@ all_there() {
 check_files() {
 	mount "$1" /mnt && all_there && umount /mnt && /usr/sbin/e2fsck -fn "$1"
 }
-half_way() {
-	[ "$(value copied)" -ge $((16 << 20)) ]
-}
-committed() {
-	[ "$(value commit)" = done ]
-}
 
 plan 12
 if [ "$BOOT" = 1 ]; then
-	check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+	check "a disk is laid out" lay_out "$(disk disk)"
 	check "the module attaches it" load disk="$(disk disk)"
-	check "a partition is made" partition
+	check "a partition is made" partition_now /dev/imgstream0 63
 	check "a file system is made on it" /usr/sbin/mke2fs -q -t ext4 -b 4096 $part
 	check "and mounted" mount $part /mnt
 	noise &

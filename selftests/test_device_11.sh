@@ -8,24 +8,13 @@
 # needs-disk: disk
 # needs-module: dm_mod dm_flakey
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 # The home of a block of the second batch, which nobody writes before the first one is flushed.
 aside=$((6000 * 4096))
-value() {
-	cat "$status/$1"
-}
-stopped() {
-	case $(value commit) in stopped:*) true ;; *) false ;; esac
-}
 stopped_for() {
 	[ "$(value commit)" = "stopped: $1" ]
-}
-committed() {
-	[ "$(value commit)" = done ]
 }
 flush() {
 	dd if=/dev/null of=/dev/imgstream0 count=0 conv=notrunc,fsync
@@ -33,8 +22,8 @@ flush() {
 
 plan 17
 check "a disk that can be weakened" weak_disk disk
-layout=$($guestdisk disk "$weak" --portal "$PORTAL" --target "$(target_name image)")
-useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
+layout=$(lay_out "$weak")
+useful=$(place U "$layout")
 check "the module attaches it" load disk="$weak"
 imgstreamctl fill off
 check "a block is written" $guestdisk stamp /dev/imgstream0 mine --start 100 --blocks 1

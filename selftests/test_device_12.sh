@@ -7,40 +7,11 @@
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
 # needs-time: 120
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
-idle() {
-	[ "$(value inflight)" = 0 ]
-}
-gone() {
-	case $(value connection) in disconnected:*) true ;; *) false ;; esac
-}
-sentence() {
-	echo "block $1 is not here, and the repository cannot read it: byte $(($1 * 4096)) of the image has to be repaired there"
-}
 stopped_at() {
-	[ "$(value commit)" = "stopped: $(sentence "$1")" ]
-}
-waiting() {
-	[ "$(value fetches_inflight)" -gt 0 ]
-}
-committed() {
-	[ "$(value commit)" = done ]
-}
-# says WORDS COMMAND...: COMMAND fails and says WORDS.
-says() {
-	says_words=$1
-	shift
-	! says_output=$("$@" 2>&1) && echo "$says_output" && echo "$says_output" | grep -q "$says_words"
-}
-complaints() {
-	dmesg | grep -c "the commit has stopped"
+	[ "$(value commit)" = "stopped: $(unreadable_there "$1")" ]
 }
 complained() {
 	[ "$(complaints)" = "$1" ]
@@ -50,12 +21,11 @@ write_part() {
 	dd if=/dev/zero of=/dev/imgstream0 bs=512 seek=$(($1 * 8)) count=1 oflag=direct conv=notrunc
 }
 
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
+make_image
 
 plan 24
 serve /tmp/image
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$own_portal" --target "$own_target"
+check "a disk is laid out" lay_out_own "$(disk disk)"
 stop_serving
 
 serve /tmp/image --bad 3000 --bad 3100+40 --bad 7000
@@ -72,8 +42,8 @@ imgstreamctl commit --yes --now
 eventually stopped_at 3000
 pass "it stops the commit, which names it"
 equal "nothing has moved" 0 "$(value copied)"
-equal "the reason is the last error" "$(sentence 3000)" "$(value last_error)"
-check "who waits is told" says "$(sentence 3000)" imgstreamctl commit --yes --wait
+equal "the reason is the last error" "$(unreadable_there 3000)" "$(value last_error)"
+check "who waits is told" says "$(unreadable_there 3000)" imgstreamctl commit --yes --wait
 check "what is round it was fetched" [ "$absent" -gt $(($(value blocks_absent) + 3000)) ]
 imgstreamctl resume
 eventually complained $((before + 3))

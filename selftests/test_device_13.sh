@@ -10,23 +10,12 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup
 # needs-own-boot: stops the target
 # needs-time: 60
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 tags=128
-value() {
-	cat "$status/$1"
-}
-idle() {
-	[ "$(value inflight)" = 0 ]
-}
 full() {
-	[ "$(value inflight)" -ge $tags ]
-}
-gone() {
-	case $(value connection) in disconnected:*) true ;; *) false ;; esac
+	[ "$(value inflight)" -ge "$tags" ]
 }
 # read_block BLOCK: past the page cache.
 read_block() {
@@ -35,8 +24,8 @@ read_block() {
 
 plan 8
 weak_disk disk
-layout=$($guestdisk disk "$weak" --portal "$PORTAL" --target "$(target_name image)")
-useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
+layout=$(lay_out "$weak")
+useful=$(place U "$layout")
 check "the module attaches it" load disk="$weak"
 imgstreamctl fill off
 eventually idle

@@ -7,25 +7,11 @@
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
 # needs-time: 120
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
-sentence() {
-	echo "block $1 is not here, and the repository cannot read it: byte $(($1 * 4096)) of the image has to be repaired there"
-}
 stuck_at() {
-	[ "$(value fill_stuck)" = "$(sentence "$1")" ]
-}
-gone() {
-	case $(value connection) in disconnected:*) true ;; *) false ;; esac
-}
-independent() {
-	[ "$(value independent)" = yes ]
+	[ "$(value fill_stuck)" = "$(unreadable_there "$1")" ]
 }
 # A guest that does not give up.
 hammer() {
@@ -34,12 +20,11 @@ hammer() {
 	done
 }
 
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
+make_image
 
 plan 13
 serve /tmp/image
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$own_portal" --target "$own_target"
+check "a disk is laid out" lay_out_own "$(disk disk)"
 stop_serving
 
 # More in a row than is asked for at a time.
@@ -54,7 +39,7 @@ eventually stuck_at 3000
 pass "the fill gets to its end, and says what is missing"
 equal "all else is here" 301 "$(value blocks_absent)"
 equal "the repository is needed yet" no "$(value independent)"
-check "people are told" sh -c "imgstreamctl status | grep '^missing *$(sentence 3000)'"
+check "people are told" sh -c "imgstreamctl status | grep '^missing *$(unreadable_there 3000)'"
 rm /tmp/hammer
 wait $hammering
 check "what is missing can be written" $guestdisk stamp /dev/imgstream0 mine --start 3000 --blocks 1

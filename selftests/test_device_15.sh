@@ -8,17 +8,9 @@
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget dmsetup
 # needs-time: 120
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
-slot() {
-	echo $((useful + $1 * 4096))
-}
 unstored() {
 	echo "block $1 was fetched and cannot be stored, at byte $(slot "$1") of the disk"
 }
@@ -31,28 +23,21 @@ unreadable() {
 stuck() {
 	[ "$(value fill_stuck)" = "$1" ]
 }
-stopped() {
+stopped_for() {
 	[ "$(value commit)" = "stopped: $1" ]
-}
-gone() {
-	case $(value connection) in disconnected:*) true ;; *) false ;; esac
-}
-committed() {
-	[ "$(value commit)" = done ]
 }
 # Each block once, some more often while the bad ones are looked for: few compared with what is fetched without a pause.
 few_fetched() {
 	[ "$(value fetched_bytes)" -lt $((2 * 8192 * 4096)) ]
 }
 
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
+make_image
 
 plan 15
 serve /tmp/image
 check "a disk that can be weakened" weak_disk disk
-layout=$($guestdisk disk "$weak" --portal "$own_portal" --target "$own_target")
-useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
+layout=$(lay_out_own "$weak")
+useful=$(place U "$layout")
 weaken "$(slot 3000)" 4096 "$(slot 5000)" $((300 * 4096))
 check "the module attaches it" load disk="$weak"
 imgstreamctl fill on --min 500000
@@ -63,7 +48,7 @@ check "it was not fetched again and again" few_fetched
 check "it can be read" $guestdisk verify /dev/imgstream0 image --start 2990 --blocks 20
 weaken $((3000 * 4096)) 4096 "$(slot 3000)" 4096 "$(slot 5000)" $((300 * 4096))
 imgstreamctl commit --yes --now
-eventually stopped "$(unwritable 3000)"
+eventually stopped_for "$(unwritable 3000)"
 pass "a commit stops where neither slot nor home can be written"
 equal "nothing has moved" 0 "$(value copied)"
 
@@ -73,7 +58,7 @@ eventually gone
 serve /tmp/image --bad 2000
 weaken "$(slot 2000)" 4096 "$(slot 3000)" 4096 "$(slot 5000)" $((300 * 4096))
 check "with that place good again the commit goes on" imgstreamctl resume
-eventually stopped "$(unreadable 2000)"
+eventually stopped_for "$(unreadable 2000)"
 pass "to a block that nobody can read"
 equal "which is not home" 1 $(($(value copied) <= 2000 * 4096))
 weaken "$(slot 3000)" 4096 "$(slot 5000)" $((300 * 4096))

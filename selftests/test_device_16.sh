@@ -10,22 +10,11 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dd
 # needs-own-boot: stops the target
 # needs-time: 120
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 reserve=64
 writers=200
-value() {
-	cat "$status/$1"
-}
-idle() {
-	[ "$(value inflight)" = 0 ]
-}
-gone() {
-	case $(value connection) in disconnected:*) true ;; *) false ;; esac
-}
 # be_writer BLOCK: becomes one that writes its second sector, past the page cache and durably, which busybox cannot.
 be_writer() {
 	seek=$(($1 * 8 + 1))
@@ -59,11 +48,11 @@ race() {
 	for n in $(seq 100); do
 		write_part 7000 || return
 	done
-	wait $racer
+	wait "$racer"
 }
 
 plan 10
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$PORTAL" --target "$(target_name image)"
+check "a disk is laid out" lay_out "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
 imgstreamctl fill off
 eventually idle

@@ -7,29 +7,11 @@
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget dmsetup dd
 # needs-time: 120
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 block=2000
-value() {
-	cat "$status/$1"
-}
-stopped() {
-	case $(value commit) in stopped:*) true ;; *) false ;; esac
-}
-independent() {
-	[ "$(value independent)" = yes ]
-}
-# One Linux partition of 63488 sectors from sector 2048 on, for a second way to the same blocks: who discards a block by
-# one way keeps those away who write by the same one.
-partition() {
-	printf '\000\000\000\000\203\000\000\000\000\010\000\000\000\370\000\000' |
-		dd of="$1" bs=1 seek=446 conv=notrunc &&
-		dd if=/dev/zero of="$1" bs=1 seek=462 count=48 conv=notrunc &&
-		printf '\125\252' | dd of="$1" bs=1 seek=510 conv=notrunc,fsync
-}
+# By a second way to the same blocks: who discards a block by one way keeps those away who write by the same one.
 discard() {
 	exec blkdiscard -o $(($1 * 4096 - 2048 * 512)) -l 4096 /dev/imgstream0p1
 }
@@ -49,8 +31,7 @@ contents() {
 	dd if=/dev/imgstream0 bs=4096 skip=$block count=1 iflag=direct 2>/dev/null
 }
 
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
+make_image
 printf '%512s' word >/tmp/word
 {
 	dd if=/dev/zero bs=512 count=1
@@ -61,7 +42,7 @@ printf '%512s' word >/tmp/word
 plan 10
 serve /tmp/image
 check "a disk that can be weakened" weak_disk disk
-check "it is laid out" $guestdisk disk "$weak" --portal "$own_portal" --target "$own_target"
+check "it is laid out" lay_out_own "$weak"
 check "it has a partition" partition "$weak"
 weaken $((3000 * 4096)) 4096
 check "the module attaches it" load disk="$weak"

@@ -6,6 +6,7 @@
 # needs-file: image 1M stamp image
 # needs-target: image
 # needs-own-boot: boots twice
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
 listens() {

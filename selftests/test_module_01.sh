@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # The module loads into the stock kernel and unloads, again and again, and leaves nothing behind.
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
 plan 7

@@ -7,11 +7,10 @@
 # needs-module: 8021q
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget /usr/bin/ip
 # needs-own-boot: sets up the interface of the machine
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
 disk=$(disk disk)
-guestdisk=imgstream-guestdisk
 mac=$(cat /sys/class/net/eth0/address)
 # busybox has an ip of its own, which is found first here as in an initramfs.
 ip() {
@@ -65,10 +64,9 @@ has() {
 
 plan 30
 echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_ra
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
+make_image
 serve /tmp/image
-check "a disk is laid out" $guestdisk disk "$disk" --portal "$own_portal" --target "$own_target"
+check "a disk is laid out" lay_out_own "$disk"
 check "the module loads" load
 
 untouched

@@ -8,7 +8,7 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget /usr/bin/ip
 # needs-program: /sbin/ifup /sbin/ifdown /usr/sbin/ifup /usr/sbin/ifdown /usr/lib/systemd/system/networking.service
 # needs-own-boot: sets up the interface of the machine
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
 unit=/usr/lib/systemd/system/networking.service
@@ -59,11 +59,10 @@ ip link del dummy0 2>/dev/null
 ip link add dummy0 type dummy
 ip link add dummy1 type dummy
 ip addr flush dev eth0
-truncate -s 33562624 /tmp/image
-imgstream-guestdisk lun /tmp/image
+make_image
 serve /tmp/image
-check "a disk is laid out" imgstream-guestdisk disk "$disk" --portal "$own_portal" --target "$own_target"
-imgstream-guestdisk network "$disk" --mac "$(cat /sys/class/net/eth0/address)" --address 10.0.2.77/24 --gateway 10.0.2.2
+check "a disk is laid out" lay_out_own "$disk"
+$guestdisk network "$disk" --mac "$(cat /sys/class/net/eth0/address)" --address 10.0.2.77/24 --gateway 10.0.2.2
 check "the module loads" load
 check "the disk is attached, with its network" imgstreamctl attach --network "$disk"
 equal "the interface is set up" 10.0.2.77/24 "$(addresses eth0)"

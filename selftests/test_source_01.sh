@@ -5,36 +5,22 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
-value() {
-	cat "$status/$1"
-}
 connection() {
 	case $(value connection) in $1) true ;; *) false ;; esac
 }
 refused() {
 	connection "disconnected: wrong image*"
 }
-waiting() {
-	[ "$(value fetches_inflight)" -gt 0 ]
-}
-ended() {
-	! kill -0 "$1" 2>/dev/null
-}
 
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
-cp /tmp/image /tmp/other
-# Another trailer, so another image.
-tr '\0-\377' '\1-\377\0' </tmp/image | tail -c 4096 | dd of=/tmp/other bs=4096 seek=8193 conv=notrunc 2>/dev/null
+make_image
+make_other_image
 
 plan 18
 serve /tmp/image
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$own_portal" --target "$own_target"
+check "a disk is laid out" lay_out_own "$(disk disk)"
 stop_serving
 
 # Reads are counted from 0 on each connection; the first one is that of the identity check.

@@ -4,34 +4,25 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 # The fill has four reads of a mebibyte each under way or queued, from the first absent block on; two of them are sent.
 fetches=4
 asked=1000
 
-value() {
-	cat "$status/$1"
-}
-ready() {
-	[ "$(value connection)" = ready ]
-}
 away() {
 	! ready
 }
 fill_waits() {
-	[ "$(value fetches_inflight)" -ge $fetches ]
+	[ "$(value fetches_inflight)" -ge "$fetches" ]
 }
 
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
+make_image
 
 plan 5
 serve /tmp/image
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$own_portal" --target "$own_target"
+check "a disk is laid out" lay_out_own "$(disk disk)"
 check "the module attaches the disk" load disk="$(disk disk)"
 imgstreamctl fill off
 eventually ready

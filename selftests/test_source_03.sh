@@ -5,11 +5,9 @@
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
 # needs-own-boot: reads all that the console was told
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 block=6000
 
 # said: when, in seconds, and what the console was told.
@@ -22,19 +20,15 @@ lines() {
 when() {
 	said | sed -n "$1s/ .*//p"
 }
-ended() {
-	! kill -0 "$1" 2>/dev/null
-}
 reader_waits() {
-	[ "$(cat $status/inflight)" -gt 0 ]
+	[ "$(value inflight)" -gt 0 ]
 }
 
-truncate -s 33562624 /tmp/image
-$guestdisk lun /tmp/image
+make_image
 
 plan 7
 serve /tmp/image
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal "$own_portal" --target "$own_target"
+check "a disk is laid out" lay_out_own "$(disk disk)"
 stop_serving
 check "it is attached without its repository" load disk="$(disk disk)"
 dd if=/dev/imgstream0 of=/tmp/read bs=4096 skip=$block count=1 iflag=direct 2>/dev/null &

@@ -7,7 +7,7 @@
 # needs-disk: disk
 # needs-module: ext4
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget mkfs.ext4 flock
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
 disk=$(disk disk)
@@ -21,20 +21,20 @@ EOT
 # block_0 MIB: an MBR with one partition of 16 MiB that begins there.
 block_0() {
 	{
-		dd if=/dev/zero bs=450 count=1
-		printf '\203\0\0\0\0%b\0\0\0\200\0\0' "\\0$(printf %o $(($1 * 8)))"
+		dd if=/dev/zero bs=446 count=1
+		mbr_entry $(($1 * 2048)) $((16 * 2048))
 		dd if=/dev/zero bs=48 count=1
 		printf '\125\252'
 		dd if=/dev/zero bs=512 count=7
 	} 2>/dev/null
 }
-# lay_out BLOCKS MIB: the source has an ext4 partition from 1 MiB on, the target one from MIB on, which the kernel knows. So
-# many blocks of the source are saved at R, and the target's stand in their place.
-lay_out() {
+# lay_out_both BLOCKS MIB: the source has an ext4 partition from 1 MiB on, the target one from MIB on, which the kernel
+# knows. So many blocks of the source are saved at R, and the target's stand in their place.
+lay_out_both() {
 	serve /tmp/image
-	places=$(imgstream-guestdisk disk "$disk" --boot-blocks "$1" --portal "$own_portal" --target "$own_target") || return
+	places=$(lay_out_own "$disk" --boot-blocks "$1") || return
 	stop_serving
-	relocated=$(echo "$places" | sed 's/.* R \([0-9]*\) .*/\1/')
+	relocated=$(place R "$places")
 	dd if=/tmp/whole of="$disk" bs=4096 count="$1" seek=$((relocated / 4096)) conv=notrunc 2>/dev/null
 	dd if=/tmp/whole of="$disk" bs=4096 skip="$1" seek="$1" conv=notrunc 2>/dev/null
 	block_0 "$2" | dd of="$disk" bs=4096 conv=notrunc 2>/dev/null
@@ -68,21 +68,20 @@ has_waiter() {
 }
 
 plan 14
-truncate -s 33562624 /tmp/image
-imgstream-guestdisk lun /tmp/image
+make_image
 truncate -s 16M /tmp/fs
 mkfs.ext4 -q -d /tmp/source /tmp/fs
 truncate -s 1M /tmp/whole
 block_0 1 | dd of=/tmp/whole conv=notrunc 2>/dev/null
 cat /tmp/fs >>/tmp/whole
 
-check "a disk is laid out" lay_out 16 2
+check "a disk is laid out" lay_out_both 16 2
 check "a roll back ends" says_on "the boot entry on ${disk}1 is gone"
 equal "the entry is gone" gone "$(entry)"
 refuse "and so are the superblocks" imgstreamctl dump "$disk"
 check "the source is back" cmp -n 65536 "$disk" /tmp/whole
 
-check "again, and somebody looks at the old partition as udev does, with the disk's lock" lay_out 16 2
+check "again, and somebody looks at the old partition as udev does, with the disk's lock" lay_out_both 16 2
 exec 8<"$disk"
 flock -s 8
 hold "until has_waiter; do sleep 0.1; done; exec 9<&-; flock -u 8"
@@ -90,7 +89,7 @@ check "he is waited for" says_on "the boot entry on ${disk}1 is gone"
 exec 8<&-
 let_go
 
-check "again, and somebody has the old partition open for good" lay_out 16 2
+check "again, and somebody has the old partition open for good" lay_out_both 16 2
 hold "exec sleep 100000"
 check "that is said" says_on "the rest is left to the source: $disk is in use: a program has a partition of it open"
 let_go
@@ -98,7 +97,7 @@ check "and the superblocks say where it ended" sh -c "imgstreamctl dump $disk | 
 blockdev --rereadpt "$disk"
 equal "the entry stands" there "$(entry)"
 
-check "again, with the same table in both, and the target's blocks where the file system begins" lay_out 300 1
+check "again, with the same table in both, and the target's blocks where the file system begins" lay_out_both 300 1
 hold "exec sleep 100000"
 check "who has that partition open does not matter" says_on "the boot entry on ${disk}1 is gone"
 let_go

@@ -10,14 +10,14 @@
 # needs-module: ext4
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dumpe2fs e2fsck resize2fs unshare
 # needs-own-boot: its power is cut
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
 disk=$(disk disk)
 mkdir -p /imgstream /tmp/mounted
-# says COMMAND...: what it says goes to /tmp/said. In a process namespace of its own, which ends when the program starts
-# the computer again.
-says() {
+# starts_again COMMAND...: what it says goes to /tmp/said. In a process namespace of its own, which ends when the program
+# starts the computer again.
+starts_again() {
 	unshare --fork --pid "$@" >/tmp/said 2>&1
 	cat /tmp/said
 	grep -q "the computer starts again" /tmp/said
@@ -34,23 +34,23 @@ read_only() {
 }
 # Of the step behind the last boot block nothing is durable.
 cut_after_the_last_boot_block() {
-	imgstream-guestdisk storing "$disk" && state storing
+	$guestdisk storing "$disk" && state storing
 }
 as_it_was() {
 	read_only || return
 	(cd /tmp/mounted && sha256sum -c sums >/tmp/sums && [ "$(grep -c OK /tmp/sums)" = 40 ] && ! [ -e boot/grub/custom.cfg ])
 	as_it_was=$?
 	umount /tmp/mounted
-	return $as_it_was
+	return "$as_it_was"
 }
 
 plan 19
 case $BOOT in
 1)
 	refuse "a file system whose resize2fs was cut is not mounted" read_only
-	check "the stage gets its payload" imgstream-guestdisk payload "$disk" /imgstream/payload \
+	check "the stage gets its payload" $guestdisk payload "$disk" /imgstream/payload \
 		--portal "$PORTAL" --target "$(target_name image)"
-	check "it comes to its end" says imgstreamctl stage
+	check "it comes to its end" starts_again imgstreamctl stage
 	check "the file system was checked first" said "the boot entry cannot be looked for: mounting ${disk}1"
 	check "then shrunk" said "shrinking the source's file system from 254.00 MiB"
 	check "the target can be started" state streaming
@@ -61,7 +61,7 @@ case $BOOT in
 	check "the module loads" load
 	check "the machine comes up with the target" imgstreamctl boot --once
 	check "as if nothing had been" state streaming
-	check "its boot blocks are the target's" imgstream-guestdisk verify /dev/imgstream0 image --blocks 64
+	check "its boot blocks are the target's" $guestdisk verify /dev/imgstream0 image --blocks 64
 	check "it is detached" imgstreamctl detach
 	check "the machine is cut there again" cut_after_the_last_boot_block
 	dd if=/dev/zero of="$disk" bs=512 seek=61 count=1 conv=notrunc,fsync 2>/dev/null
@@ -69,7 +69,7 @@ case $BOOT in
 	power_cut
 	;;
 3)
-	check "with a torn boot block it starts again" says imgstreamctl boot --once
+	check "with a torn boot block it starts again" starts_again imgstreamctl boot --once
 	check "because the source is put back" said "the target's boot blocks are not complete: the source is put back"
 	check "as it was after the shrink" said "the source is identical to what it was right after the shrink"
 	check "without its boot entry" said "the boot entry on ${disk}1 is gone"

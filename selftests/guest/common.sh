@@ -69,6 +69,13 @@ equal() {
 	fi
 }
 
+# says WORDS COMMAND...: COMMAND fails and says WORDS.
+says() {
+	says_words=$1
+	shift
+	! says_output=$("$@" 2>&1) && echo "$says_output" && echo "$says_output" | grep -q "$says_words"
+}
+
 # bail TEXT...: this test cannot go on.
 bail() {
 	printf 'Bail out! %s\n' "$*"
@@ -87,6 +94,104 @@ load() {
 
 unload() {
 	rmmod imgstream
+}
+
+# The files of the attached device, and the program that lays disks out and knows contents.
+status=/sys/block/imgstream0/imgstream
+guestdisk=imgstream-guestdisk
+
+# value FILE: what the device says there.
+value() {
+	cat "$status/$1"
+}
+
+# What can be waited for with `eventually`. The connection is there; it is gone, and the reason is known.
+ready() {
+	[ "$(value connection)" = ready ]
+}
+
+gone() {
+	case $(value connection) in disconnected:*) true ;; *) false ;; esac
+}
+
+# Nothing is being fetched or waits in the stream queue; something waits for the repository; nothing is absent any more.
+idle() {
+	[ "$(value inflight)" = 0 ]
+}
+
+waiting() {
+	[ "$(value fetches_inflight)" -gt 0 ]
+}
+
+independent() {
+	[ "$(value independent)" = yes ]
+}
+
+# The commit has moved 16 MiB; something has stopped it; it is through.
+half_way() {
+	[ "$(value copied)" -ge $((16 << 20)) ]
+}
+
+stopped() {
+	case $(value commit) in stopped:*) true ;; *) false ;; esac
+}
+
+committed() {
+	[ "$(value commit)" = "done" ]
+}
+
+# ended PROCESS
+ended() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+# How often a commit has been stopped, by the kernel's log.
+complaints() {
+	dmesg | grep -c "the commit has stopped"
+}
+
+# unreadable_there BLOCK: what the device says of a block that only the repository has, and cannot read.
+unreadable_there() {
+	echo "block $1 is not here, and the repository cannot read it: byte $(($1 * 4096)) of the image has to be repaired there"
+}
+
+# lay_out DEVICE [OPTION...]: a disk of the file "image" of a needs-target line, streaming; says where things are.
+lay_out() {
+	$guestdisk disk "$@" --portal "$PORTAL" --target "$(target_name image)"
+}
+
+# place LETTER LINE: a number of what lay_out says.
+place() {
+	echo "$2" | sed "s/.* $1 \([0-9]*\) .*/\1/"
+}
+
+# slot BLOCK: where it is kept while it is not home, as a byte of the disk; $useful is U.
+slot() {
+	echo $((useful + $1 * 4096))
+}
+
+# mbr_entry FIRST_SECTOR SECTORS: of a Linux partition, its 16 bytes.
+mbr_entry() {
+	printf '\000\000\000\000\203\000\000\000'
+	for mbr_number in "$1" "$2"; do
+		for mbr_shift in 0 8 16 24; do
+			printf '%b' "\\0$(printf %o $((mbr_number >> mbr_shift & 255)))"
+		done
+	done
+}
+
+# partition DISK [MIB]: one Linux partition of 31 MiB, or so many, from 1 MiB on; the kernel is not told.
+partition() {
+	{
+		mbr_entry 2048 $((${2:-31} * 2048))
+		head -c 48 /dev/zero
+		printf '\125\252'
+	} | dd of="$1" bs=1 seek=446 conv=notrunc,fsync
+}
+
+# partition_now DISK [MIB]: the same, and it is there.
+partition_now() {
+	partition "$@" && blockdev --rereadpt "$1"
 }
 
 # disk NAME: the device of a needs-disk line.
@@ -191,6 +296,18 @@ eventually() {
 	done
 }
 
+# make_image: /tmp/image, 32 MiB and a trailer. make_other_image: /tmp/other, like it, with another trailer.
+make_image() {
+	truncate -s 33562624 /tmp/image
+	$guestdisk lun /tmp/image
+}
+
+make_other_image() {
+	cp /tmp/image /tmp/other
+	tr '\0-\377' '\1-\377\0' </tmp/image | tail -c 4096 |
+		dd of=/tmp/other bs=4096 seek=8193 conv=notrunc 2>/dev/null
+}
+
 # serve FILE [OPTION...]: a target inside of the machine that shows FILE as LUN 1 of $own_target.
 own_portal=127.0.0.1:3260
 own_target=iqn.2026-11.test.imgstream:image
@@ -206,4 +323,9 @@ serve() {
 stop_serving() {
 	kill -9 "$served"
 	wait "$served" 2>/dev/null
+}
+
+# lay_out_own DEVICE [OPTION...]: as lay_out, of that target.
+lay_out_own() {
+	$guestdisk disk "$@" --portal $own_portal --target $own_target
 }
