@@ -33,11 +33,19 @@ use crate::{
 use imgstream_engine::locate::Place;
 use kernel::sync::Arc;
 
-/// A copy of a write, without the demand to be durable.
+/// A copy of a write, without the demand to be durable; or that one is about to be made.
 pub(super) struct Whole {
     retry: Arc<Retry>,
-    /// Whether it may wait for the network.
+    /// Whether it may wait for the network, and has taken room for that.
     merged: bool,
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if self.merged {
+            self.retry.leave();
+        }
+    }
 }
 
 /// Writes the data of `bio` by a copy, then makes it durable.
@@ -54,14 +62,15 @@ pub(super) fn write(member: Member, bio: Bio) {
     let Some(bio) = bio else {
         return;
     };
-    let whole = match set.clone_of(&member.disk, bio) {
-        Ok(whole) => whole,
-        // It must not wait, so it is not merged and has entered nothing.
-        Err(bio) => return bio.end(BlkStatus::AGAIN),
-    };
-    // The copy enters an epoch of its own.
-    drop(member);
-    whole.submit_beside_without_durability(Whole { retry, merged });
+    let whole = Whole { retry, merged };
+    match set.clone_of(&member.disk, bio) {
+        Ok(copy) => {
+            // The copy enters an epoch of its own.
+            drop(member);
+            copy.submit_beside_without_durability(whole);
+        }
+        Err(bio) => bio.end(BlkStatus::AGAIN),
+    }
 }
 
 /// Whether a write is merged with something, as things are now: one of its ends is a part of a block without data here.
@@ -84,9 +93,6 @@ pub(super) fn is_local(inner: &Inner, bio: &Bio) -> bool {
 
 impl Completion for Whole {
     fn done(self, original: Option<Bio>, status: BlkStatus) {
-        if self.merged {
-            self.retry.leave();
-        }
         match original {
             Some(bio) if status.is_ok() => self.retry.flush(bio),
             Some(bio) if status == BlkStatus::AGAIN && !self.merged && !bio.is_nowait() => {
