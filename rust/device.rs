@@ -345,7 +345,7 @@ impl Device {
     pub(crate) fn pause(&self) -> Result<(), Refusal> {
         self.background.change(|plan| match plan.commit {
             CommitMode::Running | CommitMode::Paused => {
-                plan.commit = CommitMode::Paused;
+                plan.pause();
                 Ok(())
             }
             _ => Err(Refusal::NotCommitting),

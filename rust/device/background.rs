@@ -118,11 +118,17 @@ pub(super) struct Plan {
     asked: Option<Arc<Asked>>,
     /// What keeps the fill from its end.
     pub(super) fill_stuck: Option<Trouble>,
-    /// What the commit could not read here.
+    /// What the commit could not read here; only while it runs, as the pages are those of all fetches.
     rescue: Option<Arc<Rescue>>,
 }
 
 impl Plan {
+    /// The commit waits until it is told to go on.
+    pub(super) fn pause(&mut self) {
+        self.commit = CommitMode::Paused;
+        self.rescue = None;
+    }
+
     /// Whatever could not be had is asked for again, now.
     pub(super) fn ask_anew(&mut self) {
         self.asked = None;
@@ -320,9 +326,10 @@ impl Background {
         self.look(|plan| plan.rescue.clone())
     }
 
-    /// Keeps, or forgets, what was asked for.
+    /// Keeps, or forgets, what was asked for. A commit that was paused meanwhile keeps nothing.
     pub(super) fn set_rescue(&self, rescue: Option<Arc<Rescue>>) {
-        self.plan.lock().rescue = rescue;
+        let mut plan = self.plan.lock();
+        plan.rescue = rescue.filter(|_| plan.commit == CommitMode::Running);
     }
 
     /// The commit cannot go on by itself; it stays where it is until it is told to.
