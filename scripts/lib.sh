@@ -50,3 +50,11 @@ need_namespace() {
 	in_namespace true ||
 		die "no mount and PID namespace can be made here: run as root, or where users may make namespaces"
 }
+
+# kernel_flavor: which kernel to build for and to boot: Debian's own (stock), or one with every detector on (debug).
+kernel_flavor() {
+	case ${IMGSTREAM_FLAVOR:-stock} in
+	stock | debug) printf '%s\n' "${IMGSTREAM_FLAVOR:-stock}" ;;
+	*) die "KERNEL=$IMGSTREAM_FLAVOR: stock or debug is possible" ;;
+	esac
+}
