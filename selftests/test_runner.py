@@ -5,6 +5,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from runner.boot import Group
 from runner.config import Failed
 from runner.ktap import Report
 from runner.qemu import faults, is_early_int3
@@ -84,6 +85,12 @@ class KernelLog(unittest.TestCase):
             "[ 1.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks",
             "[ 1.0] Kernel panic - not syncing",
             "[ 1.0] rust_kernel: panicked at 'index out of bounds'",
+            "[ 1.0] BUG: KASAN: slab-use-after-free in init_module+0x0/0x1 [canary]",
+            "[ 1.0] WARNING: possible circular locking dependency detected",
+            "[ 1.0] BUG: sleeping function called from invalid context at kernel/locking/mutex.c:1",
+            "[ 1.0] kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+            "[ 1.0] ODEBUG: free active (active state 0) object: 0 object type: timer_list hint: 0x0",
+            "[ 1.0] INFO: trying to register non-static key.",
         ):
             self.assertEqual(faults(line), [line])
 
@@ -96,6 +103,29 @@ class KernelLog(unittest.TestCase):
         self.assertTrue(is_early_int3(INT3 + OURS))
         self.assertFalse(is_early_int3(OURS + INT3))
         self.assertFalse(is_early_int3(OURS))
+
+
+class WantedFaults(unittest.TestCase):
+    """Faults that a test needs."""
+
+    BUG = "[ 1.0] BUG: KASAN: slab-use-after-free\n"
+    WARNING = "[ 1.0] WARNING: CPU: 0\n"
+
+    def complaints(self, log: str) -> int:
+        """How many there are if this is the kernel's log and the test needs a BUG."""
+        test = Test(Path("test_a_01.sh"), faults=["BUG: KASAN"])
+        group = Group([test], Path("vm1"), False)
+        group.outcomes["test_a_01"].begun = True
+        group.judge(log, ["test_a_01"], Path("boot1"))
+        group.judge_silence()
+        return len(group.outcomes["test_a_01"].report.complaints)
+
+    def test_what_is_needed_is_forgiven_and_nothing_else(self) -> None:
+        self.assertEqual(self.complaints(self.BUG), 0)
+        self.assertEqual(self.complaints(self.BUG + self.WARNING), 1)
+
+    def test_what_is_needed_has_to_be_there(self) -> None:
+        self.assertEqual(self.complaints(OURS), 1)
 
 
 class Head(unittest.TestCase):
@@ -115,6 +145,14 @@ class Head(unittest.TestCase):
         self.assertEqual((test.files[0].size_bytes, test.files[0].recipe), (4 << 20, ["stamp", "w"]))
         self.assertEqual((test.disks, test.targets), ([("a", ["ro"])], ["a"]))
         self.assertEqual((test.modules, test.patience_s, test.own_boot), (["ext4", "sd_mod"], 9, False))
+
+    def test_needs_of_the_debug_kernel(self) -> None:
+        test = self.read(
+            '#!/bin/sh\n# needs-kernel: debug\n# needs-cmdline: a=1 b\n# needs-own-module: x/y.ko\n# needs-fault: "BUG: .* x"\n'
+        )
+        self.assertEqual((test.flavors, test.own_boot, test.cmdline), (["debug"], True, ["a=1", "b"]))
+        self.assertEqual((test.own_modules, test.faults), (["x/y.ko"], ["BUG: .* x"]))
+        self.assertEqual(self.read("#!/bin/sh\n").flavors, ["stock", "debug"])
 
     def test_mistakes_are_refused(self) -> None:
         for line in ("# needs-disk: unknown", "# needs-nonsense: x", "# needs-file: a"):

@@ -6,7 +6,7 @@ import sys
 import time
 
 from .boot import Group, Outcome
-from .config import BUILD, SELFTESTS, Failed, say
+from .config import BUILD, SELFTESTS, Failed, flavor, say
 from .test import Test, group, read_test
 
 
@@ -24,7 +24,11 @@ def _chosen(names: list[str]) -> list[Test]:
     for name in wanted:
         if name not in known:
             raise Failed(f"there is no test {name}; there are: {', '.join(known)}")
-    return [read_test(known[name]) for name in wanted]
+    tests = [read_test(known[name]) for name in wanted]
+    elsewhere = [test.name for test in tests if flavor() not in test.flavors]
+    if names and elsewhere:
+        raise Failed(f"{', '.join(elsewhere)}: not for the {flavor()} kernel")
+    return [test for test in tests if test.name not in elsewhere]
 
 
 def _show(number: int, name: str, outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .config import CACHE, kernel_release, say
+from .config import CACHE, say, stock_kernel
 from .initramfs import Initramfs
 from .qemu import Ended, Guest, Machine, TimedOut
 
@@ -29,14 +29,14 @@ def _kvm_works() -> bool:
         os.close(os.open("/dev/kvm", os.O_RDWR))
     except OSError:
         return False
-    release = kernel_release()
+    kernel = stock_kernel()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        initramfs = Initramfs(directory / "root", release)
+        initramfs = Initramfs(directory / "root", kernel)
         initramfs.write("init", PROBE_INIT)
         (directory / "root/init").chmod(0o755)
         initramfs.pack(directory / "initrd")
-        machine = Machine(Path(f"/boot/vmlinuz-{release}"), directory / "initrd", directory, KVM, network=False)
+        machine = Machine(kernel.image, directory / "initrd", directory, KVM, network=False)
         try:
             with Guest(machine, PROBE_PATIENCE_S) as guest:
                 return any("imgstream-guest-runs" in line for line in guest.lines())

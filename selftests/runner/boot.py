@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs a group of tests in one VM, and follows what the guest says about them."""
 
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .accel import accelerator
-from .config import BUILD, SELFTESTS, Failed, kernel_release, say
+from .config import BUILD, SELFTESTS, Failed, kernel, say
 from .initramfs import Initramfs
 from .ktap import Report
 from .qemu import Disk, Guest, Machine, TimedOut, faults, is_early_int3
@@ -31,6 +32,8 @@ class Outcome:
     status: int | None = None
     boot: int = 1
     results: tuple[str, str] = ("0", "0")
+    # Which of the faults that it needs were in the log.
+    seen: set[str] = field(default_factory=set)
 
 
 class Group:
@@ -65,6 +68,7 @@ class Group:
             while waiting := self._waiting():
                 boots += 1
                 self._boot(waiting, self.directory / f"boot{boots}")
+            self.judge_silence()
         finally:
             if self.target:
                 self.target.stop()
@@ -99,7 +103,7 @@ class Group:
                 return
         if current and current != self.again:
             self.outcomes[current].report.complaints.append(complaint)
-        self._judge_log(log, names, directory)
+        self.judge(log, names, directory)
         if not any(self.outcomes[name].begun for name in names):
             raise Failed(f"the machine did not come to its first test ({complaint}): see {directory}/console.log")
 
@@ -160,28 +164,29 @@ class Group:
         return "ok"
 
     def _machine(self, names: list[str], directory: Path) -> Machine:
-        release = kernel_release()
+        booted = kernel()
         tests = [self.tests[name] for name in names]
-        initramfs = Initramfs(directory / "root", release)
+        initramfs = Initramfs(directory / "root", booted)
         initramfs.add_modules(BASE_MODULES + [module for test in tests for module in test.modules])
         for program in dict.fromkeys(program for test in tests for program in test.programs):
             if program.startswith("tools/"):
                 initramfs.add(BUILD / program, f"usr/bin/{Path(program).name}")
             else:
                 initramfs.add_program(program)
-        module = BUILD / "module/imgstream.ko"
-        if not module.exists():
-            raise Failed(f"{module} is not there: make module")
-        initramfs.add(module, "modules/imgstream.ko")
+        for module in ["imgstream.ko"] + [module for test in tests for module in test.own_modules]:
+            if not (booted.ours / module).exists():
+                raise Failed(f"{booted.ours / module} is not there: make module, with KERNEL=debug for the debug kernel")
+            initramfs.add(booted.ours / module, f"modules/{Path(module).name}")
         initramfs.add(SELFTESTS / "guest/init", "init")
         initramfs.add(SELFTESTS / "guest/common.sh", "tests/common.sh")
         initramfs.write("tests/order", "".join(f"{name}\n" for name in names))
         machine = Machine(
-            Path(f"/boot/vmlinuz-{release}"),
+            booted.image,
             directory / "initrd",
             directory,
             accelerator(),
-            memory_mib=max(test.memory_mib for test in tests),
+            cmdline=" ".join([booted.cmdline] + [word for test in tests for word in test.cmdline]),
+            memory_mib=booted.memory_factor * max(test.memory_mib for test in tests),
         )
         for test in tests:
             initramfs.add(test.path, f"tests/{test.name}.sh")
@@ -209,11 +214,25 @@ class Group:
             lines.append(f"DISK_{name}={serial}")
         return "".join(f"{line}\n" for line in lines)
 
-    def _judge_log(self, log: str, names: list[str], directory: Path) -> None:
+    def judge(self, log: str, names: list[str], directory: Path) -> None:
         """Every fault in the kernel's log counts against the test that ran then, or the first one of the boot."""
         guilty = next((name for name in names if self.outcomes[name].begun), None)
         for line in log.splitlines():
             if "imgstream-selftest: begin " in line:
                 guilty = line.rsplit(" ", 1)[1].strip()
             elif guilty and faults(line):
-                self.outcomes[guilty].report.complaints.append(f"kernel log ({directory.name}/console.log): {line.strip()}")
+                self._judge_fault(guilty, f"kernel log ({directory.name}/console.log): {line.strip()}")
+
+    def judge_silence(self) -> None:
+        """Every fault that a test needs and that was in no log counts against it."""
+        for name, outcome in self.outcomes.items():
+            for pattern in self.tests[name].faults:
+                if pattern not in outcome.seen:
+                    outcome.report.complaints.append(f"the kernel's log has no fault like '{pattern}'")
+
+    def _judge_fault(self, name: str, line: str) -> None:
+        outcome = self.outcomes[name]
+        wanted = [pattern for pattern in self.tests[name].faults if re.search(pattern, line)]
+        outcome.seen.update(wanted)
+        if not wanted:
+            outcome.report.complaints.append(line)

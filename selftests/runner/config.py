@@ -4,6 +4,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -21,9 +22,40 @@ def say(text: str) -> None:
     print(f"imgstream: {text}", file=sys.stderr, flush=True)
 
 
-def kernel_release() -> str:
-    """The stock kernel that is tested."""
-    answer = subprocess.run(
-        [TOP / "scripts/kernel-release"], check=True, text=True, stdout=subprocess.PIPE
-    )
-    return answer.stdout.split()[0]
+def _answer(*command: Path | str) -> str:
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def flavor() -> str:
+    """Which kernel is tested: stock or debug."""
+    return os.environ.get("IMGSTREAM_FLAVOR", "stock")
+
+
+@dataclass
+class Kernel:
+    """A kernel to boot: where it is, where its modules are, and where imgstream.ko for it is."""
+
+    release: str
+    image: Path
+    modules: Path
+    ours: Path
+    # The sanitizer's shadow and the freed memory that it keeps back take their part.
+    memory_factor: int = 1
+    cmdline: str = ""
+
+
+def kernel() -> Kernel:
+    """The kernel that is tested."""
+    if flavor() == "stock":
+        return stock_kernel()
+    tree = Path(_answer(TOP / "scripts/kernel-tree").strip())
+    release = (tree / "include/config/kernel.release").read_text(encoding="ascii").strip()
+    # While the kernel identifies its CPU (identify_cpu) it does not know for a moment how many levels its page tables have,
+    # and takes what an interrupt does then for a wild access. There is no such moment with four.
+    return Kernel(release, tree / "arch/x86/boot/bzImage", tree / "install", BUILD / "module-debug", 2, "no5lvl")
+
+
+def stock_kernel() -> Kernel:
+    """Debian's kernel, which is in the build root."""
+    release = _answer(TOP / "scripts/kernel-release").split()[0]
+    return Kernel(release, Path(f"/boot/vmlinuz-{release}"), Path("/"), BUILD / "module")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .config import Failed
+from .config import Failed, Kernel
 
 PROGRAM_PATH = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -23,10 +23,10 @@ def _lines(*command: str) -> list[str]:
 class Initramfs:
     """A directory that becomes a cpio archive."""
 
-    def __init__(self, directory: Path, release: str):
+    def __init__(self, directory: Path, kernel: Kernel):
         shutil.rmtree(directory, ignore_errors=True)
         self.directory = directory
-        self.release = release
+        self.kernel = kernel
         self.load: list[str] = []
         for name in "bin proc sys dev tmp mnt run etc modules".split():
             (directory / name).mkdir(parents=True)
@@ -48,7 +48,8 @@ class Initramfs:
         """Adds kernel modules and what they depend on; init loads them in this order."""
         if not names:
             return
-        for line in _lines("modprobe", "-S", self.release, "--show-depends", "--all", *names):
+        where = ("--dirname", str(self.kernel.modules), "--set-version", self.kernel.release)
+        for line in _lines("modprobe", *where, "--show-depends", "--all", *names):
             word, _, rest = line.partition(" ")
             if word != "insmod":  # built in
                 continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One boot of the stock kernel in QEMU: kernel log in a file, a second serial port as a channel to the guest."""
+"""One boot of a kernel in QEMU: kernel log in a file, a second serial port as a channel to the guest."""
 
 import re
 import socket
@@ -13,7 +13,8 @@ from typing import Iterator
 FAULT = re.compile(
     r"\b(WARNING:|BUG:|Oops|UBSAN:|KASAN:|KFENCE:|INFO: task .* blocked|INFO: .*(stall|lockup)|"
     r"general protection fault|Kernel panic|refcount_t:|list_(add|del) corruption|kernel stack|"
-    r"unregister_netdevice: waiting|rust_kernel: panicked|DEBUG_LOCKS_WARN)"
+    r"unregister_netdevice: waiting|rust_kernel: panicked|DEBUG_LOCKS_WARN|ODEBUG:|non-static key|"
+    r"kmemleak: [0-9]+ new suspected)"
 )
 # QEMU's TCG can take a CPU through code that the other CPU is patching; the stock kernel then dies early. A known fault of
 # the emulation, named and counted, and believed only before any code of ours is in the kernel.

@@ -8,6 +8,10 @@
     # needs-program: NAME...                         programs of the build root; of the tools when with tools/ before it
     # needs-memory: MIB                              of the VM (a boot of its own)
     # needs-own-boot: REASON                         no other test in the same boot
+    # needs-cmdline: WORD...                         on the kernel's command line (a boot of its own)
+    # needs-kernel: debug                            runs on that kernel only
+    # needs-own-module: PATH...                      other modules of ours, below the module's build directory; not loaded
+    # needs-fault: REGEX                             a fault that has to be in the kernel's log, and is no failure
     # needs-time: SECONDS                            after which a silent test counts as hung (default 300)
 """
 
@@ -52,6 +56,10 @@ class Test:
     programs: list[str] = field(default_factory=list)
     memory_mib: int = 1024
     own_boot: bool = False
+    cmdline: list[str] = field(default_factory=list)
+    flavors: list[str] = field(default_factory=lambda: ["stock", "debug"])
+    own_modules: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     patience_s: int = 300
 
     @property
@@ -107,6 +115,14 @@ class Test:
                 self.memory_mib, self.own_boot = int(words[0]), True
             case "own-boot":
                 self.own_boot = True
+            case "cmdline":
+                self.cmdline, self.own_boot = words, True
+            case "kernel":
+                self.flavors = words
+            case "own-module":
+                self.own_modules += words
+            case "fault":
+                self.faults.append(" ".join(words))
             case "time":
                 self.patience_s = int(words[0])
             case _:

@@ -1,0 +1,37 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# The tests inside of the module (KUnit): they run when it is loaded, and the kernel keeps what they said.
+# needs-kernel: debug
+# needs-cmdline: kunit.enable=1 kunit.autorun=1
+. /tests/common.sh
+
+suites="imgstream_epoch"
+kunit=/sys/kernel/debug/kunit
+
+# said SUITE: its results, without what is around them.
+said() {
+	sed -n 's/^    //p' $kunit/"$1"/results
+}
+
+load || bail "the module does not load"
+# Each suite says how many results it has; one more each: that it is there.
+planned=0
+for suite in $suites; do
+	suite_plan=$(said "$suite" | sed -n 's/^1\.\.//p')
+	planned=$((planned + 1 + ${suite_plan:-0}))
+done
+plan $((planned + 1))
+equal "there are no others" "$(printf '%s\n' $suites | sort)" "$(cd $kunit && printf '%s\n' imgstream* | sort)"
+for suite in $suites; do
+	check "suite $suite" test -s "$kunit/$suite/results"
+	said "$suite" >/tmp/said
+	while read -r line; do
+		case $line in
+		"ok "*) pass "$suite: ${line#ok * }" ;;
+		"not ok "*) fail "$suite: ${line#not ok * }" ;;
+		*) note "$line" ;;
+		esac
+	done </tmp/said
+done
+check "the module goes" unload
+finish
