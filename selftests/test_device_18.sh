@@ -8,21 +8,13 @@
 # needs-disk: disk
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup dd
-# shellcheck source-path=SCRIPTDIR/guest
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-status=/sys/block/imgstream0/imgstream
-guestdisk=imgstream-guestdisk
 # What is fetched at a time for a commit, in bytes.
 rescue=$((16 * 4096))
-value() {
-	cat "$status/$1"
-}
 fetched() {
-	[ "$(value fetches_inflight)" = 0 ] && [ "$(value fetched_bytes)" = "$1" ]
-}
-quiet() {
-	[ "$(value fetches_inflight)" = 0 ]
+	idle && [ "$(value fetched_bytes)" = "$1" ]
 }
 # Each time it is told to go on it may move one batch; then the rate that it is held to keeps it for hours.
 go_on() {
@@ -31,15 +23,14 @@ go_on() {
 
 plan 10
 check "a disk that can be weakened" weak_disk disk
-layout=$($guestdisk disk "$weak" --portal "$PORTAL" --target "$(target_name image)")
-useful=$(echo "$layout" | sed 's/.* U \([0-9]*\) .*/\1/')
+useful=$(place U "$(lay_out "$weak")")
 check "the module attaches it" load disk="$weak"
 imgstreamctl fill off
 check "all is fetched" dd if=/dev/imgstream0 of=/dev/null bs=1M
-eventually quiet
+eventually idle
 equal "nothing is missing" 0 "$(value blocks_absent)"
 before=$(value fetched_bytes)
-weaken $((useful + 1020 * 4096)) 4096
+weaken "$(slot 1020)" 4096
 imgstreamctl commit --yes --max 1
 eventually fetched $((before + rescue))
 pass "what cannot be read is fetched again"

@@ -198,8 +198,17 @@ impl Head {
         bio.split_front(sectors, &member.splits)
     }
 
-    fn send(member: Member, bio: Bio, sector: u64, purpose: Purpose) -> Result<(), Bio> {
-        let mut clone = member.clones.clone_of(&member.disk, bio)?;
+    /// Gives both back if there is no memory right now and the bio must not wait.
+    fn send(
+        member: Member,
+        bio: Bio,
+        sector: u64,
+        purpose: Purpose,
+    ) -> Result<(), (Member, Bio)> {
+        let mut clone = match member.clones.clone_of(&member.disk, bio) {
+            Ok(clone) => clone,
+            Err(bio) => return Err((member, bio)),
+        };
         clone.set_sector(sector);
         clone.submit(LocalIo { member, purpose });
         Ok(())
@@ -246,7 +255,7 @@ impl Head {
         };
         match first.piece.place {
             Place::Home | Place::Slot => {
-                if let Err(bio) = Self::send(member, bio, first.sector, Purpose::Read) {
+                if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Read) {
                     bio.end(BlkStatus::AGAIN);
                 }
             }
@@ -265,7 +274,9 @@ impl Head {
         if home {
             return Self::write_in(this, member, bio, way);
         }
-        durable::write(member, bio);
+        if let Some(bio) = Self::not_held_up(&member, bio) {
+            durable::write(member, bio);
+        }
     }
 
     fn write_in(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, way: Way) {
@@ -286,17 +297,35 @@ impl Head {
         }
     }
 
+    /// Lets the bio wait while `still` is true. Who waits here holds nothing of a reserve that local I/O waits for, as
+    /// whoever ends the wait may need that: a copy from one ends, so that its original waits, see [`durable`], and nothing
+    /// is split before it is claimed.
+    fn wait(member: &Member, bio: Bio, still: impl FnOnce() -> bool) {
+        if bio.is_nowait() || durable::is_local(member, &bio) {
+            return bio.end(BlkStatus::AGAIN);
+        }
+        member.retry.block(bio, still);
+    }
+
     /// Gives the bio back unless `settle` is moving its blocks; then it waits.
     fn not_excluded(member: &Member, bio: Bio) -> Option<Bio> {
         let run = covering(bio.sector(), bio.sectors());
         if !member.is_excluded(run) {
             return Some(bio);
         }
-        if bio.is_nowait() {
-            bio.end(BlkStatus::AGAIN);
-            return None;
+        Self::wait(member, bio, || member.is_excluded(run));
+        None
+    }
+
+    /// The same also for blocks that somebody has claimed.
+    fn not_held_up(member: &Member, bio: Bio) -> Option<Bio> {
+        let bio = Self::not_excluded(member, bio)?;
+        let run = covering(bio.sector(), bio.sectors());
+        let claimed = || member.tables.claims().any_claimed(run);
+        if !claimed() {
+            return Some(bio);
         }
-        member.retry.block(bio, || member.is_excluded(run));
+        Self::wait(member, bio, claimed);
         None
     }
 
@@ -308,7 +337,7 @@ impl Head {
             // At submission: if the write is lost in a power cut, the block reads as before, whatever the map says.
             member.tables.map().apply(first.run, Change::Overwritten);
         }
-        if let Err(bio) = Self::send(member, bio, first.sector, Purpose::Write) {
+        if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Write) {
             bio.end(BlkStatus::AGAIN);
         }
     }
@@ -323,37 +352,32 @@ impl Head {
         if !whole {
             return Self::to_stream(this, member, bio, sectors, way);
         }
-        let Some(bio) = Self::front(&member, bio, sectors) else {
+        let Some((bio, run)) = Self::claim_front(&member, bio, sectors) else {
             return;
         };
-        let run = covering(bio.sector(), bio.sectors());
-        let Some(bio) = Self::claim(&member, bio, run) else {
-            return;
-        };
-        let claims = member.tables.clone();
-        let retry = member.retry.clone();
-        if let Err(bio) = Self::send(member, bio, first.sector, Purpose::NewSlot(run)) {
-            claims.claims().release_run(run);
-            retry.wake();
+        let sent = Self::send(member, bio, first.sector, Purpose::NewSlot(run));
+        if let Err((member, bio)) = sent {
+            member.unclaim(run);
             bio.end(BlkStatus::AGAIN);
         }
     }
 
-    /// Claims the run and gives the bio back; or lets the bio wait for whoever has claimed a part of it.
-    fn claim(member: &Member, bio: Bio, run: Run) -> Option<Bio> {
+    /// Claims the first sectors, which are whole blocks, and splits them off; or lets the bio wait for whoever has claimed
+    /// a part of them.
+    fn claim_front(member: &Member, bio: Bio, sectors: u32) -> Option<(Bio, Run)> {
+        let run = covering(bio.sector(), sectors);
         let claims = member.tables.claims();
-        if claims.try_claim_all(run) {
-            return Some(bio);
-        }
-        // What was claimed before the one that failed has been given back: somebody may have seen it taken meanwhile.
-        member.retry.wake();
-        if bio.is_nowait() {
-            bio.end(BlkStatus::AGAIN);
+        if !claims.try_claim_all(run) {
+            // What was claimed before the one that failed has been given back: somebody may have seen it taken meanwhile.
+            member.retry.wake();
+            Self::wait(member, bio, || claims.any_claimed(run));
             return None;
         }
-        let taken = || (run.start..run.end()).any(|block| claims.claimed(block));
-        member.retry.block(bio, taken);
-        None
+        let front = Self::front(member, bio, sectors);
+        if front.is_none() {
+            member.unclaim(run);
+        }
+        Some((front?, run))
     }
 
     /// Discard and write-zeroes: recorded, so that nothing comes back from the repository or from old contents (rule 8).
@@ -376,25 +400,22 @@ impl Head {
             // Merged.
             return Self::to_stream(this, member, bio, sectors, way);
         }
-        let Some(bio) = Self::front(&member, bio, sectors) else {
-            return;
-        };
-        match whole {
-            true => Self::zero_blocks(&member, bio),
-            // A discard of a part of a block is only a hint.
-            false => bio.end(BlkStatus::OK),
+        if whole {
+            return Self::zero_blocks(&member, bio, sectors);
+        }
+        // A discard of a part of a block is only a hint.
+        if let Some(bio) = Self::front(&member, bio, sectors) {
+            bio.end(BlkStatus::OK);
         }
     }
 
-    fn zero_blocks(member: &Member, bio: Bio) {
-        let run = covering(bio.sector(), bio.sectors());
+    fn zero_blocks(member: &Member, bio: Bio, sectors: u32) {
         // Claimed, so that a fill that is storing is through before the blocks become zero.
-        let Some(bio) = Self::claim(member, bio, run) else {
+        let Some((bio, run)) = Self::claim_front(member, bio, sectors) else {
             return;
         };
         member.tables.map().apply(run, Change::Zeroed);
-        member.tables.claims().release_run(run);
-        member.retry.wake();
+        member.unclaim(run);
         bio.end(BlkStatus::OK);
     }
 
@@ -409,7 +430,7 @@ impl Head {
         if discard && !member.disk.can_discard() {
             return bio.end(BlkStatus::OK);
         }
-        if let Err(bio) = Self::send(member, bio, first.sector, Purpose::Write) {
+        if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Write) {
             bio.end(BlkStatus::AGAIN);
         }
     }

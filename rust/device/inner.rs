@@ -224,6 +224,12 @@ impl Inner {
     pub(super) fn is_excluded(&self, run: Run) -> bool {
         self.excluded.get().overlaps(&run)
     }
+
+    /// Gives the claim of a run back: who waits for it tries again. Any context.
+    pub(super) fn unclaim(&self, run: Run) {
+        self.tables.claims().release_run(run);
+        self.retry.wake();
+    }
 }
 
 /// A run of less than 2^20 blocks in one word, so that nobody sees one half of an old and one half of a new one.

@@ -83,8 +83,7 @@ fn settle_claim(member: &Member, run: Run, change: Change, status: BlkStatus) ->
     if status.is_ok() {
         changed = member.tables.map().apply(run, change);
     }
-    member.tables.claims().release_run(run);
-    member.retry.wake();
+    member.unclaim(run);
     changed
 }
 

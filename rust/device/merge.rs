@@ -127,8 +127,7 @@ fn try_write_block(
         let outcome = state
             .base(u64::from(len) == BLOCK_BYTES)
             .map(|base| write_merged(&member, request, run, &page, base, image));
-        member.tables.claims().release(block);
-        member.retry.wake();
+        member.unclaim(run);
         drop(member);
         match outcome {
             None => continue,

@@ -277,8 +277,7 @@ impl Unit {
             }
             let taken = self.claim(Run::new(at, piece.blocks));
             if !taken.is_empty() && self.write(taken).is_err() {
-                self.core.tables.claims().release_run(taken);
-                self.core.retry.wake();
+                self.core.unclaim(taken);
             }
             // The block behind what was taken is somebody else's, unless the piece ends there.
             let more = u64::from(taken.blocks < piece.blocks);

@@ -88,6 +88,11 @@ impl<'a> Claims<'a> {
         self.bits.get(block)
     }
 
+    /// Whether somebody has claimed a block of the run.
+    pub fn any_claimed(&self, run: Run) -> bool {
+        (run.start..run.end()).any(|block| self.claimed(block))
+    }
+
     /// Gives a claimed block back; whether it was claimed.
     pub fn release(&self, block: u64) -> bool {
         self.bits.take(block)
