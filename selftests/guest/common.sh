@@ -76,6 +76,14 @@ says() {
 	! says_output=$("$@" 2>&1) && echo "$says_output" && echo "$says_output" | grep -q "$says_words"
 }
 
+# said_well STATUS FILE: whether a program has ended well; else what it said.
+said_well() {
+	[ "$1" = 0 ] || {
+		cat "$2"
+		return 1
+	}
+}
+
 # bail TEXT...: this test cannot go on.
 bail() {
 	printf 'Bail out! %s\n' "$*"
@@ -158,6 +166,11 @@ unreadable_there() {
 # lay_out DEVICE [OPTION...]: a disk of the file "image" of a needs-target line, streaming; says where things are.
 lay_out() {
 	$guestdisk disk "$@" --portal "$PORTAL" --target "$(target_name image)"
+}
+
+# add_settings DEVICE: what `check` looks for as well, and nothing here uses.
+add_settings() {
+	$guestdisk network "$1" --mac 52:54:00:12:34:56 --address 10.0.2.15/24
 }
 
 # place LETTER LINE: a number of what lay_out says.
@@ -306,6 +319,24 @@ make_other_image() {
 	cp /tmp/image /tmp/other
 	tr '\0-\377' '\1-\377\0' </tmp/image | tail -c 4096 |
 		dd of=/tmp/other bs=4096 seek=8193 conv=notrunc 2>/dev/null
+}
+
+# work_hard FIRST_MIB MIB: $worker reads and writes there, until it is killed or meets an error; it has begun when this
+# returns. Needs fio; $disk is the disk.
+work_hard() {
+	work_done=$(writes_done)
+	fio --name=work --filename=/dev/imgstream0 --ioengine=libaio --iodepth=16 --thread --direct=1 --rw=randrw --bs=1k-32k \
+		--offset="$1m" --size="$2m" --time_based --runtime=1h --fsync=20 >/tmp/work 2>&1 &
+	worker=$!
+	eventually has_worked
+}
+
+writes_done() {
+	awk '{ print $5 }' "/sys/block/${disk#/dev/}/stat"
+}
+
+has_worked() {
+	[ $(($(writes_done) - work_done)) -ge 200 ]
 }
 
 # serve FILE [OPTION...]: a target inside of the machine that shows FILE as LUN 1 of $own_target.
