@@ -12,6 +12,7 @@ pub(crate) mod blk;
 pub(crate) mod crypto;
 pub(crate) mod epoch;
 pub(crate) mod errno;
+pub(crate) mod mempool;
 pub(crate) mod misc;
 pub(crate) mod net;
 pub(crate) mod noio;

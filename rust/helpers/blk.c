@@ -142,6 +142,11 @@ mempool_t *imgstream_page_pool_create(int pages)
 	return mempool_create_page_pool(pages, 0);
 }
 
+mempool_t *imgstream_kmalloc_pool_create(int count, size_t bytes)
+{
+	return mempool_create_kmalloc_pool(count, bytes);
+}
+
 void imgstream_percpu_ref_get(struct percpu_ref *ref)
 {
 	percpu_ref_get(ref);

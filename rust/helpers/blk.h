@@ -27,6 +27,7 @@ struct device *imgstream_disk_to_dev(struct gendisk *disk);
 void imgstream_disk_scan_partitions(struct device *dev);
 
 mempool_t *imgstream_page_pool_create(int pages);
+mempool_t *imgstream_kmalloc_pool_create(int count, size_t bytes);
 
 void imgstream_percpu_ref_get(struct percpu_ref *ref);
 bool imgstream_percpu_ref_tryget_live(struct percpu_ref *ref);

@@ -8,75 +8,58 @@
 //! C headers: [`include/linux/mempool.h`](srctree/include/linux/mempool.h),
 //! [`include/linux/gfp.h`](srctree/include/linux/gfp.h).
 
-use crate::bindings;
+use crate::{
+    bindings,
+    kapi::mempool::Mempool, //
+};
 use core::ptr::NonNull;
 use kernel::{
-    alloc::AllocError,
     prelude::*,
     sync::{
         Arc,
-        Mutex, //
+        Mutex,
+        Refcount, //
     },
 };
 
 /// Bytes in a page, which is the size of a block.
 pub(crate) const PAGE_BYTES: usize = kernel::page::PAGE_SIZE;
 
-/// A reserve of pages: an allocation larger than memory allows right now waits for pages of the reserve.
+/// A reserve of pages, and of what a buffer needs besides them: who wants more than memory allows right now waits for
+/// pages of the reserve, and nobody goes away empty-handed.
 ///
 /// # Invariants
 ///
-/// `pool` is a valid page mempool that holds at least `reserve` pages.
-#[pin_data(PinnedDrop)]
+/// `pages` holds at least `reserve` pages, and `headers` as many elements, each with room for a [`Header`] and the
+/// pointers of `reserve` pages.
+#[pin_data]
 pub(crate) struct PagePool {
-    pool: NonNull<bindings::mempool_t>,
+    pages: Mempool,
+    headers: Mempool,
     reserve: usize,
     /// Held by the one allocation that may sleep for reserve pages. Two that each held half of the reserve would wait
-    /// for each other for ever.
+    /// for each other for ever. Who waits for a header holds no page.
     #[pin]
     slow: Mutex<()>,
 }
 
-// SAFETY: A mempool has its own lock and belongs to no thread.
-unsafe impl Send for PagePool {}
-// SAFETY: As above; allocation and free may run at once.
-unsafe impl Sync for PagePool {}
-
 impl PagePool {
     /// Makes a pool that can always give out one buffer of `reserve` pages.
     pub(crate) fn new(reserve: usize) -> Result<Arc<Self>> {
-        let count = i32::try_from(reserve)?;
-        // SAFETY: May sleep, which is allowed where pools are made; the count is positive.
-        let pool = unsafe { bindings::imgstream_page_pool_create(count) };
-        let pool = NonNull::new(pool).ok_or(ENOMEM)?;
-        // INVARIANT: Just created with `reserve` pages.
+        let list = reserve.checked_mul(size_of::<PagePtr>()).ok_or(EINVAL)?;
+        let header = list.checked_add(size_of::<Header>()).ok_or(EINVAL)?;
+        let pages = Mempool::pages(reserve)?;
+        let headers = Mempool::memory(reserve, header)?;
+        // INVARIANT: Just created so.
         Arc::pin_init(
             pin_init!(Self {
-                pool,
+                pages,
+                headers,
                 reserve,
                 slow <- kernel::new_mutex!((), "imgstream:page_pool"),
             }),
             GFP_KERNEL,
         )
-    }
-
-    fn page(&self, gfp: bindings::gfp_t) -> Option<NonNull<bindings::page>> {
-        // SAFETY: The pool is valid by the type invariant.
-        let page = unsafe { bindings::mempool_alloc_noprof(self.pool.as_ptr(), gfp) };
-        NonNull::new(page.cast())
-    }
-
-    fn free(&self, page: NonNull<bindings::page>) {
-        // SAFETY: Each page given out by `page()` comes back once, from `PageBuf`'s drop.
-        unsafe { bindings::mempool_free(page.as_ptr().cast(), self.pool.as_ptr()) };
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for PagePool {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: Every `PageBuf` holds an `Arc` of its pool, so all pages are back.
-        unsafe { bindings::mempool_destroy(self.pool.as_ptr()) };
     }
 }
 
@@ -91,30 +74,30 @@ impl PagePtr {
     }
 }
 
-struct Pages {
+/// What the clones of a buffer share; behind it in memory is its list of pages.
+struct Header {
+    users: Refcount,
     pool: Arc<PagePool>,
-    pages: KVec<PagePtr>,
-}
-
-// SAFETY: Pages belong to no thread.
-unsafe impl Send for Pages {}
-// SAFETY: Contents are only touched by raw copies (`PageBuf`) and by devices; nothing ever refers to them as Rust data.
-unsafe impl Sync for Pages {}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        for page in &self.pages {
-            self.pool.free(page.0);
-        }
-    }
+    /// Pages in the list.
+    len: usize,
 }
 
 /// A buffer of whole pages; clones share the pages.
 ///
 /// Contents are plain bytes for devices, sockets and copies. Copies that race see a mixture of old and new bytes: who
 /// may write when is the business of the owner (a fetch until it is reported done, nobody afterwards).
-#[derive(Clone)]
-pub(crate) struct PageBuf(Arc<Pages>);
+///
+/// # Invariants
+///
+/// The pointer is to an initialised [`Header`] that this value counts as a user of. It is an element of `headers` of its
+/// pool, and the first `len` places of the list behind it are pages of that pool. Only the first user changes it, before
+/// there is a second one.
+pub(crate) struct PageBuf(NonNull<Header>);
+
+// SAFETY: Pages belong to no thread, and users are counted atomically.
+unsafe impl Send for PageBuf {}
+// SAFETY: Contents are only touched by raw copies and by devices; nothing ever refers to them as Rust data.
+unsafe impl Sync for PageBuf {}
 
 impl PageBuf {
     /// Allocates `pages` pages, at most the reserve of the pool. May sleep, never for the network unless the reserve is
@@ -123,40 +106,79 @@ impl PageBuf {
         if pages > pool.reserve {
             return Err(EINVAL);
         }
-        let mut buf = Pages {
-            pool: pool.clone(),
-            pages: KVec::with_capacity(pages, GFP_KERNEL)?,
-        };
-        if Self::extend(&mut buf, pages, bindings::GFP_NOWAIT).is_err() {
-            let taken = core::mem::replace(&mut buf.pages, KVec::with_capacity(pages, GFP_KERNEL)?);
-            for page in taken {
-                pool.free(page.0);
-            }
-            let _one = pool.slow.lock();
-            Self::extend(&mut buf, pages, bindings::GFP_NOIO)?;
+        let mut buf = Self::empty(pool)?;
+        while buf.pages().len() < pages {
+            let Some(page) = pool.pages.try_alloc() else {
+                buf.give_pages_back();
+                return buf.filled_slowly(pages);
+            };
+            buf.push(page.cast());
         }
-        Ok(Self(Arc::new(buf, GFP_KERNEL)?))
+        Ok(buf)
     }
 
-    fn extend(buf: &mut Pages, pages: usize, gfp: bindings::gfp_t) -> Result {
-        while buf.pages.len() < pages {
-            let page = buf.pool.page(gfp).ok_or(AllocError)?;
-            if buf.pages.push_within_capacity(PagePtr(page)).is_err() {
-                buf.pool.free(page);
-                return Err(ENOMEM);
-            }
+    fn filled_slowly(mut self, pages: usize) -> Result<Self> {
+        let pool = self.header().pool.clone();
+        let _one = pool.slow.lock();
+        while self.pages().len() < pages {
+            self.push(pool.pages.alloc().ok_or(ENOMEM)?.cast());
         }
-        Ok(())
+        Ok(self)
+    }
+
+    fn empty(pool: &Arc<PagePool>) -> Result<Self> {
+        let header = pool.headers.alloc().ok_or(ENOMEM)?.cast::<Header>();
+        let first = Header {
+            users: Refcount::new(1),
+            pool: pool.clone(),
+            len: 0,
+        };
+        // SAFETY: The element has room for it and is nobody else's.
+        unsafe { header.write(first) };
+        // INVARIANT: One user, no page.
+        Ok(Self(header))
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: Initialised by the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The list of pages.
+    fn list(&self) -> NonNull<PagePtr> {
+        // SAFETY: By the type invariant the list is behind the header; both are aligned to the size of a pointer.
+        unsafe { self.0.add(1) }.cast()
+    }
+
+    /// Adds a page of the pool. The only user calls this, less than `reserve` times.
+    fn push(&mut self, page: NonNull<bindings::page>) {
+        let len = self.header().len;
+        // SAFETY: There is room for `reserve` pages.
+        unsafe { self.list().add(len).write(PagePtr(page)) };
+        // SAFETY: Nobody else uses the header.
+        unsafe { self.0.as_mut() }.len = len.saturating_add(1);
+    }
+
+    /// Empties the buffer. The only or the last user calls this.
+    fn give_pages_back(&mut self) {
+        let header = self.header();
+        for page in self.pages() {
+            // SAFETY: A page of this pool by the type invariant, and no user is left.
+            unsafe { header.pool.pages.free(page.0.cast()) };
+        }
+        // SAFETY: Nobody else uses the header.
+        unsafe { self.0.as_mut() }.len = 0;
     }
 
     /// Size in bytes.
     pub(crate) fn len(&self) -> usize {
-        self.0.pages.len().saturating_mul(PAGE_BYTES)
+        self.header().len.saturating_mul(PAGE_BYTES)
     }
 
     /// The pages, in order.
     pub(crate) fn pages(&self) -> &[PagePtr] {
-        &self.0.pages
+        // SAFETY: By the type invariant; the header does not change while it is borrowed.
+        unsafe { core::slice::from_raw_parts(self.list().as_ptr(), self.header().len) }
     }
 
     /// Copies `dst.len()` bytes from `offset` on out of the buffer.
@@ -207,7 +229,7 @@ impl PageBuf {
         }
         let mut at = offset;
         while at < end {
-            let page = self.0.pages.get(at / PAGE_BYTES).ok_or(EINVAL)?;
+            let page = self.pages().get(at / PAGE_BYTES).ok_or(EINVAL)?;
             let inside = at % PAGE_BYTES;
             let part = Part {
                 offset: inside,
@@ -217,6 +239,27 @@ impl PageBuf {
             at = at.saturating_add(part.len);
         }
         Ok(())
+    }
+}
+
+impl Clone for PageBuf {
+    fn clone(&self) -> Self {
+        self.header().users.inc();
+        // INVARIANT: Counted.
+        Self(self.0)
+    }
+}
+
+impl Drop for PageBuf {
+    fn drop(&mut self) {
+        if !self.header().users.dec_and_test() {
+            return;
+        }
+        self.give_pages_back();
+        // SAFETY: The last user is gone; the header is not used as such any more.
+        let Header { pool, .. } = unsafe { self.0.read() };
+        // SAFETY: It came from there by the type invariant.
+        unsafe { pool.headers.free(self.0.cast()) };
     }
 }
 

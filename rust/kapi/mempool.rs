@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Reserves of memory for the I/O path. Upstream has no wrapper for `mempool_t`.
+//!
+//! C header: [`include/linux/mempool.h`](srctree/include/linux/mempool.h)
+
+use crate::bindings;
+use core::{
+    ffi::c_void,
+    ptr::NonNull, //
+};
+use kernel::prelude::*;
+
+/// `mempool_t`: elements of one kind, so many of which can always be had in the end.
+///
+/// Whoever allocates from it gives every element back before it is dropped.
+///
+/// # Invariants
+///
+/// `raw` is a valid mempool that nobody else destroys.
+pub(crate) struct Mempool {
+    raw: NonNull<bindings::mempool_t>,
+}
+
+// SAFETY: A mempool has its own lock and belongs to no thread.
+unsafe impl Send for Mempool {}
+// SAFETY: As above; allocation and free may run at once.
+unsafe impl Sync for Mempool {}
+
+impl Mempool {
+    /// Of pages. May sleep.
+    pub(crate) fn pages(count: usize) -> Result<Self> {
+        let count = i32::try_from(count)?;
+        // SAFETY: May sleep, which is allowed where pools are made.
+        Self::own(unsafe { bindings::imgstream_page_pool_create(count) })
+    }
+
+    /// Of `bytes` of memory each. May sleep.
+    pub(crate) fn memory(count: usize, bytes: usize) -> Result<Self> {
+        let count = i32::try_from(count)?;
+        // SAFETY: As above.
+        Self::own(unsafe { bindings::imgstream_kmalloc_pool_create(count, bytes) })
+    }
+
+    fn own(raw: *mut bindings::mempool_t) -> Result<Self> {
+        // INVARIANT: Just created.
+        NonNull::new(raw).map(|raw| Self { raw }).ok_or(ENOMEM)
+    }
+
+    /// An element, or `None` if there is no memory now.
+    pub(crate) fn try_alloc(&self) -> Option<NonNull<c_void>> {
+        self.alloc_with(bindings::GFP_NOWAIT)
+    }
+
+    /// An element, after waiting for one that comes back if need be. Sleeps.
+    pub(crate) fn alloc(&self) -> Option<NonNull<c_void>> {
+        self.alloc_with(bindings::GFP_NOIO)
+    }
+
+    fn alloc_with(&self, gfp: bindings::gfp_t) -> Option<NonNull<c_void>> {
+        // SAFETY: Valid by the type invariant.
+        NonNull::new(unsafe { bindings::mempool_alloc_noprof(self.raw.as_ptr(), gfp) })
+    }
+
+    /// Takes an element back. Any context.
+    ///
+    /// # Safety
+    ///
+    /// `element` was given out by this pool, and nobody uses it any more.
+    pub(crate) unsafe fn free(&self, element: NonNull<c_void>) {
+        // SAFETY: By the caller's promise.
+        unsafe { bindings::mempool_free(element.as_ptr(), self.raw.as_ptr()) };
+    }
+}
+
+impl Drop for Mempool {
+    fn drop(&mut self) {
+        // SAFETY: Valid and ours by the type invariant; all elements are back.
+        unsafe { bindings::mempool_destroy(self.raw.as_ptr()) };
+    }
+}
