@@ -17,17 +17,18 @@ pub(super) fn reason_of(error: Error) -> Line {
         Some(Errno::NetworkDown) => "network is down",
         _ if error == ETIMEDOUT => "no answer",
         _ if error == EPIPE => "connection closed",
+        _ if error == ENOMEM => "this computer has not enough memory",
         _ => return Line::of(format_args!("network error {}", error.to_errno())),
     };
     Line::of(sentence)
 }
 
-/// Whether nothing was sent to anybody, because there is no interface or no route.
+/// Whether nothing was sent to anybody, because there is no interface, no route or no memory.
 pub(super) fn is_local(error: Error) -> bool {
     matches!(
         Errno::from_error(error),
         Some(Errno::NetworkUnreachable | Errno::NetworkDown)
-    )
+    ) || error == ENOMEM
 }
 
 /// Whether a fetch ended so because the target refused the read. Every other error passes: it is this computer's.

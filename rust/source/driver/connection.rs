@@ -36,7 +36,7 @@ use kernel::{
 /// Pause before the next portal while not all have been tried.
 const NEXT_PORTAL_MS: u64 = 100;
 
-/// Pause while this computer itself has no network: asking costs nothing and nobody else is bothered. When the system's
+/// Pause while this computer itself has no network, or no memory: asking costs nothing and nobody else is bothered. When the system's
 /// own network set-up takes the interface over, the reads of the root file system wait for this.
 const NO_NETWORK_MS: u64 = 1_000;
 
