@@ -10,6 +10,7 @@
 # needs-fault: "BUG: KASAN: slab-use-after-free"
 # needs-fault: "INFO: task insmod:[0-9]+ blocked for more than"
 # needs-fault: "kmemleak: [0-9]+ new suspected memory leaks"
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
 # plant N: loading the canary always fails, after the mistake was made.

@@ -3,6 +3,7 @@
 # The tests inside of the module (KUnit): they run when it is loaded, and the kernel keeps what they said.
 # needs-kernel: debug
 # needs-cmdline: kunit.enable=1 kunit.autorun=1
+# shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
 suites="imgstream_epoch"

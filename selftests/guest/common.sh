@@ -2,7 +2,7 @@
 # shellcheck shell=sh disable=SC1090,SC2034,SC2154
 # What tests share. A test starts with ". /tests/common.sh", then says "plan N", then N results, then "finish".
 
-# BOOT, PORTAL, TARGET_..., DISK_..., results of an earlier boot, and what the test's recipes left.
+# BOOT, PORTAL, TARGET_..., DISK_..., results of an earlier boot, LONG if there is time, and what the test's recipes left.
 . "/tests/$TEST.env"
 
 # plan N: how many results will come.
@@ -359,4 +359,40 @@ stop_serving() {
 # lay_out_own DEVICE [OPTION...]: as lay_out, of that target.
 lay_out_own() {
 	$guestdisk disk "$@" --portal $own_portal --target $own_target
+}
+
+# Faults that are ordered through debugfs or fail-nth hit every allocation, also those that could wait for memory. Only on
+# the debug kernel.
+faults_anywhere() {
+	for fault in failslab fail_page_alloc; do
+		fault_set $fault ignore-gfp-wait N && fault_set $fault verbose 0 || return
+	done
+	fault_set fail_page_alloc ignore-gfp-highmem N && fault_set fail_page_alloc min-order 0
+}
+
+# From now on they hit only what the module's own functions, or those they call, allocate.
+faults_in_module() {
+	# Name, bytes, users, ..., address.
+	read -r _ fault_bytes _ _ _ fault_start _ <<-EOF
+		$(grep '^imgstream ' /proc/modules)
+	EOF
+	faults_within "$fault_start" "$(printf '0x%x' $((fault_start + fault_bytes)))"
+}
+
+# The same for a module that is not there yet: what its init function allocates.
+faults_in_init() {
+	# shellcheck disable=SC2046
+	faults_within $(sort /proc/kallsyms | grep -A1 ' do_one_initcall$' | sed 's/\([0-9a-f]*\) .*/0x\1/')
+}
+
+# faults_within START END: a function that begins there has to be on the stack.
+faults_within() {
+	for fault in failslab fail_page_alloc; do
+		fault_set $fault require-start "$1" && fault_set $fault require-end "$2" || return
+	done
+}
+
+# fault_set ATTRIBUTE NAME VALUE
+fault_set() {
+	echo "$3" >"/sys/kernel/debug/$1/$2"
 }

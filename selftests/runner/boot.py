@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs a group of tests in one VM, and follows what the guest says about them."""
 
+import os
 import re
 import shutil
 import time
@@ -198,7 +199,8 @@ class Group:
 
     def _variables(self, test: Test, machine: Machine) -> str:
         outcome = self.outcomes[test.name]
-        lines = [f"BOOT={outcome.boot}", f"ktap_number={outcome.results[0]}", f"ktap_failed={outcome.results[1]}"]
+        lines = [f"BOOT={outcome.boot}", f"LONG={os.environ.get('IMGSTREAM_LONG', '')}"]
+        lines += [f"ktap_number={outcome.results[0]}", f"ktap_failed={outcome.results[1]}"]
         if self.target:
             lines.append(f"PORTAL=10.0.2.2:{self.target.port}")
             lines += [f"TARGET_{name}={target_name(test, name)}" for name in test.targets]

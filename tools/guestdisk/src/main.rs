@@ -11,6 +11,7 @@
 mod direct;
 mod disk;
 mod exercise;
+mod faults;
 mod network;
 mod probe;
 mod stage;
@@ -153,6 +154,15 @@ enum Command {
         #[arg(long)]
         end: u64,
     },
+    /// Makes a call again and again, each time with the next allocation on its way failing.
+    Faults {
+        /// With every allocation, also the hundredth of a kind.
+        #[arg(long)]
+        all: bool,
+        /// The call.
+        #[command(subcommand)]
+        step: faults::Step,
+    },
 }
 
 fn main() -> Result<()> {
@@ -224,5 +234,6 @@ fn main() -> Result<()> {
             first,
             end,
         } => exercise::compare(&device, &expected, first, end),
+        Command::Faults { all, step } => faults::sweep(&step, all),
     }
 }

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Fail-the-nth sweeps: one call is made again and again, and each time the next allocation on its way fails, until a
+//! call came through without meeting its fault. The kernel counts what the fault attributes in debugfs let pass
+//! (Documentation/fault-injection/fault-injection.rst there, "fail-nth").
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure, Context, Result};
+use clap::Subcommand;
+use imgstream_proto::disk::BLOCK_LEN;
+use imgstreamctl::device::control::{Control, Rates};
+use rustix::system::{delete_module, finit_module};
+
+use crate::direct::{self, Access, Aligned};
+
+/// The thread's own, since what counts is its calls.
+const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+/// More places than any call has: a sweep that gets here would never end.
+const MOST_PLACES: u32 = 10_000;
+
+/// The call that has to stand its allocations failing.
+#[derive(Subcommand)]
+pub(crate) enum Step {
+    /// Loading a module.
+    Insmod {
+        /// Its file.
+        module: PathBuf,
+    },
+    /// Unloading imgstream.
+    Rmmod {
+        /// Its file, to load it again.
+        module: PathBuf,
+    },
+    /// Attaching a disk.
+    Attach {
+        /// The disk.
+        disk: PathBuf,
+    },
+    /// Detaching it.
+    Detach {
+        /// The disk, to attach it again.
+        disk: PathBuf,
+    },
+    /// Switching the fill on.
+    Fill,
+    /// Opening the source view.
+    SourceView,
+    /// Starting the commit.
+    Commit,
+    /// Pausing the commit.
+    Pause,
+    /// Resuming it.
+    Resume,
+    /// Reading a block of a device.
+    Read {
+        /// The device.
+        device: PathBuf,
+        /// Which block; each call takes the next one.
+        block: u64,
+    },
+    /// Writing half a block, durably.
+    Write {
+        /// The device.
+        device: PathBuf,
+        /// Which block; each call takes the next one.
+        block: u64,
+    },
+    /// Making what was written durable.
+    Sync {
+        /// The device.
+        device: PathBuf,
+    },
+}
+
+/// Makes the call with its first allocation failing, its second one and so on; unless `all` are to, not with every one of
+/// the later ones, which are mostly the pages of one pool.
+pub(crate) fn sweep(step: &Step, all: bool) -> Result<()> {
+    let mut failures = BTreeMap::<String, u32>::new();
+    let mut nth = 0;
+    while nth < MOST_PLACES {
+        nth += if all { 1 } else { 1 + nth / 16 };
+        let tried = step.attempt(nth)?;
+        match &tried.outcome {
+            Ok(()) => step
+                .undo()
+                .with_context(|| format!("undoing the call at place {nth}"))?,
+            Err(sentence) => *failures.entry(sentence.clone()).or_default() += 1,
+        }
+        if !tried.met {
+            ensure!(
+                tried.outcome.is_ok(),
+                "no fault, and yet: {:?}",
+                tried.outcome
+            );
+            ensure!(
+                nth > 1 || step.is_io(),
+                "nothing was allocated: are the fault attributes set up?"
+            );
+            return report(nth - 1, &failures);
+        }
+        if tried.outcome.is_ok() && step.is_final() {
+            return report(nth, &failures);
+        }
+    }
+    bail!("{MOST_PLACES} places, and no end")
+}
+
+fn report(places: u32, failures: &BTreeMap<String, u32>) -> Result<()> {
+    let failed: u32 = failures.values().sum();
+    println!("{places} places, {failed} calls failed");
+    for (sentence, count) in failures {
+        println!("{count}: {sentence}");
+    }
+    ensure!(
+        places > 0,
+        "nothing was allocated: are the fault attributes set up?"
+    );
+    Ok(())
+}
+
+/// How a call went.
+struct Tried {
+    outcome: Result<(), String>,
+    /// Whether it came to its fault.
+    met: bool,
+}
+
+/// Calls `call` with its `nth` allocation failing.
+fn under_fault<E: Display>(nth: u32, call: impl FnOnce() -> Result<(), E>) -> Result<Tried> {
+    fs::write(FAIL_NTH, nth.to_string()).context("this kernel orders no faults")?;
+    let outcome = call();
+    let left = fs::read_to_string(FAIL_NTH)?;
+    fs::write(FAIL_NTH, "0")?;
+    Ok(Tried {
+        outcome: outcome.map_err(|error| error.to_string()),
+        met: left.trim() == "0",
+    })
+}
+
+impl Step {
+    /// The call; what it needs is made ready before faults are ordered.
+    fn attempt(&self, nth: u32) -> Result<Tried> {
+        match self {
+            Step::Insmod { module } => {
+                let file = open(module)?;
+                under_fault(nth, || finit_module(&file, c"", 0))
+            }
+            Step::Rmmod { .. } => under_fault(nth, || delete_module(c"imgstream", 0)),
+            Step::Read { device, block } => {
+                let file = direct::open(device, Access::Read)?;
+                let mut memory = Aligned::new(BLOCK_LEN);
+                let at = offset(*block, nth)?;
+                under_fault(nth, || file.read_exact_at(memory.bytes(BLOCK_LEN), at))
+            }
+            Step::Write { device, block } => {
+                let file = direct::open(device, Access::Durable)?;
+                let mut memory = Aligned::new(BLOCK_LEN / 2);
+                let at = offset(*block, nth)?;
+                under_fault(nth, || file.write_all_at(memory.bytes(BLOCK_LEN / 2), at))
+            }
+            Step::Sync { device } => {
+                let file = direct::open(device, Access::Write)?;
+                file.write_all_at(Aligned::new(BLOCK_LEN).bytes(BLOCK_LEN), 0)?;
+                under_fault(nth, || file.sync_all())
+            }
+            _ => {
+                let control = Control::open()?;
+                under_fault(nth, || self.ask(&control))
+            }
+        }
+    }
+
+    fn ask(&self, control: &Control) -> imgstreamctl::error::Result<()> {
+        match self {
+            Step::Attach { disk } => control.attach(disk),
+            Step::Detach { .. } => control.detach(),
+            Step::Fill => control.fill(true, Rates::default()),
+            Step::SourceView => control.source_view(true),
+            Step::Commit => control.commit(false, Rates::default()),
+            Step::Pause => control.pause(),
+            Step::Resume => control.resume(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes ready for the next call.
+    fn undo(&self) -> Result<()> {
+        match self {
+            Step::Insmod { .. } => delete_module(c"imgstream", 0)?,
+            Step::Rmmod { module } => finit_module(open(module)?, c"", 0)?,
+            Step::Attach { .. } => Control::open()?.detach()?,
+            Step::Detach { disk } => Control::open()?.attach(disk)?,
+            Step::Fill => Control::open()?.fill(false, Rates::default())?,
+            Step::SourceView => Control::open()?.source_view(false)?,
+            Step::Pause => Control::open()?.resume()?,
+            Step::Resume => Control::open()?.pause()?,
+            Step::Commit | Step::Read { .. } | Step::Write { .. } | Step::Sync { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Whether it may do without any memory.
+    fn is_io(&self) -> bool {
+        matches!(
+            self,
+            Step::Read { .. } | Step::Write { .. } | Step::Sync { .. }
+        )
+    }
+
+    /// Whether it can succeed only once.
+    fn is_final(&self) -> bool {
+        matches!(self, Step::Commit)
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).with_context(|| format!("opening {}", path.display()))
+}
+
+/// Where the block of the `nth` call begins.
+fn offset(block: u64, nth: u32) -> io::Result<u64> {
+    (block + u64::from(nth))
+        .checked_mul(BLOCK_LEN as u64)
+        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
