@@ -56,7 +56,6 @@ use background::{
 use head::Head;
 use imgstream_engine::{
     fill::is_independent,
-    state::attachable,
     trust::Trust, //
 };
 use imgstream_proto::{
@@ -79,6 +78,7 @@ use kernel::{
         Arc,
         Mutex, //
     },
+    types::ScopeGuard, //
 };
 use retry::Retry;
 use scan::Scan;
@@ -127,35 +127,35 @@ impl Device {
         let disk = open(path)?;
         let store_queue = Queue::new(c"imgstream_journal").map_err(memory)?;
         let store_queue = Arc::new(store_queue, GFP_KERNEL).map_err(memory)?;
-        let store = Store::open(disk.clone(), store_queue.clone(), retry::flushed)?;
-        let opened = store
-            .superblock()
-            .map_err(memory)
-            .and_then(|superblock| Self::start(path, disk, &store, &superblock, store_queue));
-        if opened.is_err() {
+        let store = Store::load(disk.clone(), store_queue.clone(), retry::flushed)?;
+        let repository = repository(&store)?;
+        // All that can be refused has been, and nothing was written.
+        let hidden = hide(disk.clone())?;
+        store.attach()?;
+        let started = Self::start(path, disk, &store, repository, store_queue);
+        match started {
+            Ok(_) => {
+                hidden.dismiss();
+            }
             // Nothing was changed: the next attach need not suspect anything.
-            store.close();
+            Err(_) => store.close(),
         }
-        opened
+        started
     }
 
     fn start(
         path: &CStr,
         disk: Arc<Bdev>,
         store: &Arc<Store>,
-        superblock: &Superblock,
+        repository: Option<Repository>,
         store_queue: Arc<Queue>,
     ) -> Result<Arc<Self>, Refusal> {
-        if !attachable(superblock.state) {
-            return Err(Refusal::State);
-        }
-        let repository = repository(store, superblock)?;
-        hide(&disk)?;
+        let superblock = store.superblock().map_err(memory)?;
         let source = repository.map(|repository| Source::start(&repository));
         let source = source.transpose().map_err(memory)?;
-        let device = Self::build(path, disk, store, superblock, source, store_queue);
+        let device = Self::build(path, disk, store, &superblock, source, store_queue);
         let device = device.map_err(memory)?;
-        if let Err(error) = device.offer(superblock) {
+        if let Err(error) = device.offer(&superblock) {
             pr_err!("the device cannot be added ({error:?})\n");
             device.tear_down();
             return Err(Refusal::Memory);
@@ -410,23 +410,29 @@ fn open(path: &CStr) -> Result<Arc<Bdev>, Refusal> {
 }
 
 /// The raw partitions carry the target's file systems with most of their blocks missing: nobody is to mount them. Not
-/// before it is certain that the disk is ours, so that a refusal leaves them.
-fn hide(disk: &Bdev) -> Result<(), Refusal> {
+/// before it is certain that the disk is ours, so that a refusal leaves them. They come back when the answer is dropped.
+fn hide(disk: Arc<Bdev>) -> Result<ScopeGuard<Arc<Bdev>, impl FnOnce(Arc<Bdev>)>, Refusal> {
     disk.drop_partitions().map_err(|error| {
         if error == EBUSY {
             Refusal::DiskBusy
         } else {
             Refusal::DiskError
         }
-    })
+    })?;
+    Ok(ScopeGuard::new_with_data(disk, |disk| {
+        if let Err(error) = disk.find_partitions() {
+            pr_warn!("the disk's partitions cannot be found again ({error:?})\n");
+        }
+    }))
 }
 
 /// The repository, unless nothing of it is missing: then it is never contacted again.
-fn repository(store: &Store, superblock: &Superblock) -> Result<Option<Repository>, Refusal> {
+fn repository(store: &Store) -> Result<Option<Repository>, Refusal> {
     if is_independent(&store.tables().locator()) {
         return Ok(None);
     }
-    let repository = Repository::from_superblock(superblock).ok_or(Refusal::Settings)?;
+    let superblock = store.superblock().map_err(memory)?;
+    let repository = Repository::from_superblock(&superblock).ok_or(Refusal::Settings)?;
     Ok(Some(repository))
 }
 

@@ -96,20 +96,28 @@ impl_has_work! { impl HasWork<Self, ROUND> for Store { self.round } }
 impl_has_delayed_work! { impl HasDelayedWork<Self, PERIODIC> for Store { self.periodic } }
 
 impl Store {
-    /// Reads the control area of `disk`, checks all of it, and takes the disk into use: when this returns, both
-    /// superblocks say durably that the next attach is unclean unless [`Store::close`] comes first (rule 3).
+    /// Reads the control area of `disk` and checks all of it; writes nothing. [`Store::attach`] comes before any other use.
     ///
     /// `queue` must have a rescuer and may be used by others; rounds run on it. Process context.
-    pub(crate) fn open(
+    pub(crate) fn load(
         disk: Arc<Bdev>,
         queue: Arc<Queue>,
         flushed: Flushed,
     ) -> Result<Arc<Self>, Refusal> {
         let found = superblocks::find(&disk)?;
         let (tables, journal) = load::load(disk, found)?;
-        let store = Self::new(tables, journal, queue, flushed).map_err(|_| Refusal::Memory)?;
-        store.arm();
-        Ok(store)
+        Self::new(tables, journal, queue, flushed).map_err(|_| Refusal::Memory)
+    }
+
+    /// Takes the disk into use: when this returns, both superblocks say durably that the next attach is unclean unless
+    /// [`Store::close`] comes first (rule 3). Process context.
+    pub(crate) fn attach(self: &Arc<Self>) -> Result<(), Refusal> {
+        self.journal.lock().attach(&self.tables).map_err(|error| {
+            pr_err!("the control area cannot be written ({error:?})\n");
+            Refusal::DiskError
+        })?;
+        self.arm();
+        Ok(())
     }
 
     fn new(

@@ -93,6 +93,17 @@ unsigned int imgstream_bdev_write_zeroes_sectors(struct block_device *bdev)
 	return bdev_write_zeroes_sectors(bdev);
 }
 
+/* Forgets the partitions of a disk and reads its table, unless it says that it wants no scan. */
+static int disk_changed(struct gendisk *disk)
+{
+	int err;
+
+	mutex_lock(&disk->open_mutex);
+	err = bdev_disk_changed(disk, false);
+	mutex_unlock(&disk->open_mutex);
+	return err;
+}
+
 /*
  * Forgets the partitions of a disk, all or, if one is open, none. BLKRRPART needs the claim on
  * the disk, so they do not come back while the caller has that. bdev_disk_changed() would read
@@ -116,6 +127,16 @@ int imgstream_bdev_drop_partitions(struct block_device *bdev)
 	return err;
 }
 
+/* Undoes that. */
+int imgstream_bdev_find_partitions(struct block_device *bdev)
+{
+	struct gendisk *disk = bdev->bd_disk;
+
+	if (bdev_is_partition(bdev) || (disk->flags & GENHD_FL_NO_PART))
+		return 0;
+	return disk_changed(disk);
+}
+
 unsigned int imgstream_bdev_logical_block_size(struct block_device *bdev)
 {
 	return bdev_logical_block_size(bdev);
@@ -132,9 +153,7 @@ void imgstream_disk_scan_partitions(struct device *dev)
 	struct gendisk *disk = dev_to_disk(dev);
 
 	clear_bit(GD_SUPPRESS_PART_SCAN, &disk->state);
-	mutex_lock(&disk->open_mutex);
-	bdev_disk_changed(disk, false);
-	mutex_unlock(&disk->open_mutex);
+	disk_changed(disk);
 }
 
 mempool_t *imgstream_page_pool_create(int pages)

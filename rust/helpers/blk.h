@@ -23,6 +23,7 @@ unsigned int imgstream_bdev_max_discard_sectors(struct block_device *bdev);
 unsigned int imgstream_bdev_write_zeroes_sectors(struct block_device *bdev);
 unsigned int imgstream_bdev_logical_block_size(struct block_device *bdev);
 int imgstream_bdev_drop_partitions(struct block_device *bdev);
+int imgstream_bdev_find_partitions(struct block_device *bdev);
 struct device *imgstream_disk_to_dev(struct gendisk *disk);
 void imgstream_disk_scan_partitions(struct device *dev);
 

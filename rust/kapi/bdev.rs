@@ -104,6 +104,13 @@ impl Bdev {
         to_result(unsafe { bindings::imgstream_bdev_drop_partitions(self.as_ptr()) })
     }
 
+    /// Has the kernel look for the partitions again that [`Bdev::drop_partitions`] has made it forget. Sleeps, and locks as
+    /// that does.
+    pub(crate) fn find_partitions(&self) -> Result {
+        // SAFETY: Open by the type invariant, so its disk is there; the helper takes the lock that a change needs.
+        to_result(unsafe { bindings::imgstream_bdev_find_partitions(self.as_ptr()) })
+    }
+
     /// Writes back and drops the disk's own page cache, so that nothing stale is read and nothing old is written later.
     /// Sleeps.
     pub(crate) fn sync_and_invalidate(&self) -> Result {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Attach: boot list, map and journal into memory, and the disk taken into use.
+//! Attach: boot list, map and journal into memory.
 
 use super::{
     journal::{
@@ -44,7 +44,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Loads what `found` names and marks the disk as attached.
+/// Loads what `found` names; writes nothing.
 pub(super) fn load(disk: Arc<Bdev>, found: Found) -> Result<(Arc<Tables>, Journal), Refusal> {
     let superblock = &found.superblock;
     let boot = boot_runs(&disk, superblock)?;
@@ -59,12 +59,8 @@ pub(super) fn load(disk: Arc<Bdev>, found: Found) -> Result<(Arc<Tables>, Journa
     let [journal, _] = superblock.places.journal;
     let writer = loaded.writer(journal.len_bytes, &replayed);
     let Found { superblock, stale } = found;
-    let mut journal = Journal::new(disk, superblock, stale, writer, pages, buffer)
+    let journal = Journal::new(disk, superblock, stale, writer, pages, buffer)
         .map_err(|_| Refusal::Memory)?;
-    journal.attach(&tables).map_err(|error| {
-        pr_err!("the control area cannot be written ({error:?})\n");
-        Refusal::DiskError
-    })?;
     Ok((tables, journal))
 }
 
