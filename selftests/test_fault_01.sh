@@ -43,7 +43,7 @@ no_failure() {
 	equal "$want_text" "" "$(printf '%s\n' "$sweep_output" | sed 1d)"
 }
 
-plan 22
+plan 25
 check "faults can be ordered" faults_anywhere
 check "for the module while it is being loaded" faults_in_init
 want_of_memory "the module is loaded" insmod $module
@@ -60,12 +60,15 @@ no_failure "present blocks are written in part" write $whole 1000
 no_failure "what was written is made durable" sync $whole
 want_of_memory "the source view is opened" source-view
 want_of_memory "a disk is detached" detach "$(disk disk)"
+check "it detaches" imgstreamctl detach
+check "the disk has nothing wrong" imgstreamctl check "$(disk disk)"
+check "it attaches again" imgstreamctl attach "$(disk disk)"
 want_of_memory "the fill is switched on" fill
 want_of_memory "a commit begins" commit || bail "no commit"
 eventually committed
 pass "it ends"
 check "everything else is the image's" $guestdisk verify $whole image --start 4000
-check "the disk is clean" imgstreamctl detach
+check "it detaches again" imgstreamctl detach
 want_of_memory "the module is unloaded" rmmod $module
 unload
 finish

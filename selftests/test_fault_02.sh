@@ -42,7 +42,7 @@ truncate -s 67117056 /tmp/image
 $guestdisk lun /tmp/image
 serve /tmp/image
 
-plan 22
+plan 25
 check "faults can be ordered" faults_anywhere
 check "a disk is laid out" lay_out_own "$(disk disk)"
 check "the module loads" load
@@ -75,6 +75,9 @@ imgstreamctl fill on
 eventually independent
 calm
 pass "the fill ends after some of its allocations failed"
+check "it detaches" imgstreamctl detach
+check "the disk has nothing wrong" imgstreamctl check "$(disk disk)"
+check "it attaches again" imgstreamctl attach "$(disk disk)"
 storm 2
 check "a commit begins" imgstreamctl commit --yes --now
 eventually committed

@@ -280,11 +280,18 @@ host() {
 
 # The target is gone as after a power cut, and back with the same name, port and image.
 target_stop() {
+	may_wait 600
 	host target-stop
 }
 
 target_start() {
 	host target-start
+	may_wait 120
+}
+
+# may_wait SECONDS: who waits for longer has been forgotten by the kernel. A reader may wait for a repository that is gone.
+may_wait() {
+	echo "$1" >/proc/sys/kernel/hung_task_timeout_secs
 }
 
 # next_boot: the machine stops at once, without any cleaning up, and boots again with the same disks; the test then runs
@@ -348,10 +355,12 @@ serve() {
 	imgstream-testtarget "$@" --target-name $own_target >/tmp/served 2>&1 &
 	served=$!
 	eventually grep -qs ' at ' /tmp/served
+	may_wait 120
 }
 
 # It is gone, and its port is free again.
 stop_serving() {
+	may_wait 600
 	kill -9 "$served"
 	wait "$served" 2>/dev/null
 }
