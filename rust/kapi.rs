@@ -20,5 +20,7 @@ pub(crate) mod page;
 pub(crate) mod param;
 pub(crate) mod sync;
 pub(crate) mod sysfs;
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) mod testing;
 pub(crate) mod time;
 pub(crate) mod workqueue;

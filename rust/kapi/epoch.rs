@@ -218,3 +218,183 @@ impl<T> Drop for Guard<T> {
         unsafe { self.counter.as_ref() }.put();
     }
 }
+
+#[kunit_tests(imgstream_epoch)]
+mod tests {
+    use super::*;
+    use crate::kapi::{
+        sync::Completion,
+        testing::{
+            begin,
+            completion,
+            queue,
+            until,
+            watched,
+            Watched,
+            HANG_MS,
+            SHORT_MS, //
+        },
+        workqueue::Queue, //
+    };
+    use core::sync::atomic::{
+        AtomicBool,
+        AtomicU32, //
+    };
+    use kernel::sync::Arc;
+
+    type Shared = Arc<Epochs<Option<Watched>>>;
+
+    fn shared(watched: Option<Watched>) -> Result<Shared> {
+        Arc::pin_init(Epochs::new(Ok(watched)), GFP_KERNEL)
+    }
+
+    /// Begins a drain and comes back when the new epoch is open.
+    fn begin_drain(queue: &Queue, epochs: &Shared) -> Result<Arc<Completion>> {
+        let before = epochs.current.load(Ordering::SeqCst);
+        let theirs = epochs.clone();
+        let over = begin(queue, move || theirs.drain())?;
+        match until(|| epochs.current.load(Ordering::SeqCst) != before) {
+            true => Ok(over),
+            false => Err(ETIMEDOUT),
+        }
+    }
+
+    #[test]
+    fn drains_of_nobody_end() -> Result {
+        let epochs = shared(None)?;
+        for _ in 0..4 {
+            epochs.drain();
+            drop(epochs.enter());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_drain_waits_for_who_is_inside() -> Result {
+        let (queue, epochs) = (queue()?, shared(None)?);
+        // Each of the two counters twice.
+        for _ in 0..4 {
+            let (first, second) = (epochs.enter(), epochs.enter());
+            let drain = begin_drain(&queue, &epochs)?;
+            drop(first);
+            assert!(!drain.wait_timeout(SHORT_MS));
+            drop(second);
+            assert!(drain.wait_timeout(HANG_MS));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn who_enters_later_is_waited_for_by_the_next_drain_only() -> Result {
+        let (queue, epochs) = (queue()?, shared(None)?);
+        for _ in 0..2 {
+            let before = epochs.enter();
+            let first = begin_drain(&queue, &epochs)?;
+            let later = epochs.enter();
+            drop(before);
+            assert!(first.wait_timeout(HANG_MS));
+            let second = begin_drain(&queue, &epochs)?;
+            assert!(!second.wait_timeout(SHORT_MS));
+            drop(later);
+            assert!(second.wait_timeout(HANG_MS));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_guard_may_leave_on_another_thread() -> Result {
+        let (queue, epochs) = (queue()?, shared(None)?);
+        let may_leave = completion()?;
+        let left = Arc::new(AtomicBool::new(false), GFP_KERNEL)?;
+        let (guard, theirs, flag) = (epochs.enter(), may_leave.clone(), left.clone());
+        begin(&queue, move || {
+            theirs.wait();
+            flag.store(true, Ordering::SeqCst);
+            drop(guard);
+        })?;
+        let drain = begin_drain(&queue, &epochs)?;
+        assert!(!drain.wait_timeout(SHORT_MS));
+        may_leave.complete_all();
+        assert!(drain.wait_timeout(HANG_MS));
+        assert!(left.load(Ordering::SeqCst));
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_waits_for_who_is_inside() -> Result {
+        let queue = queue()?;
+        // In the first epoch, in the second, and in both.
+        for table in [[true, false], [false, true], [true, true]] {
+            let (data, watch) = watched()?;
+            let epochs = shared(Some(data))?;
+            let [first, second] = table;
+            let first = first.then(|| epochs.enter());
+            epochs.current.store(1, Ordering::SeqCst);
+            let second = second.then(|| epochs.enter());
+            let over = begin(&queue, move || drop(epochs))?;
+            for guard in [first, second].into_iter().flatten() {
+                assert!(!over.wait_timeout(SHORT_MS));
+                assert!(guard.is_some() && !watch.is_gone());
+                drop(guard);
+            }
+            assert!(over.wait_timeout(HANG_MS));
+            assert!(watch.is_gone());
+        }
+        Ok(())
+    }
+
+    /// What `settle` relies on: whoever did not see the exclusion is through when the drain is.
+    struct Exclusion {
+        epochs: Shared,
+        excluded: AtomicBool,
+        busy: AtomicU32,
+        entered: AtomicU32,
+        stop: AtomicBool,
+    }
+
+    impl Exclusion {
+        fn enter_again_and_again(&self) {
+            while !self.stop.load(Ordering::SeqCst) {
+                let _guard = self.epochs.enter();
+                if !self.excluded.load(Ordering::SeqCst) {
+                    self.busy.fetch_add(1, Ordering::SeqCst);
+                    self.entered.fetch_add(1, Ordering::SeqCst);
+                    self.busy.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_drain_nobody_is_inside_who_did_not_see_what_came_before() -> Result {
+        let (queue, epochs) = (queue()?, shared(None)?);
+        let shared = Arc::new(
+            Exclusion {
+                epochs,
+                excluded: AtomicBool::new(false),
+                busy: AtomicU32::new(0),
+                entered: AtomicU32::new(0),
+                stop: AtomicBool::new(false),
+            },
+            GFP_KERNEL,
+        )?;
+        for _ in 0..2 {
+            let theirs = shared.clone();
+            begin(&queue, move || theirs.enter_again_and_again())?;
+        }
+        let mut wrong = 0;
+        for _ in 0..20 {
+            let before = shared.entered.load(Ordering::SeqCst);
+            // Somebody is at it.
+            wrong += u32::from(!until(|| shared.entered.load(Ordering::SeqCst) != before));
+            shared.excluded.store(true, Ordering::SeqCst);
+            shared.epochs.drain();
+            wrong += u32::from(shared.busy.load(Ordering::SeqCst) != 0);
+            shared.excluded.store(false, Ordering::SeqCst);
+        }
+        shared.stop.store(true, Ordering::SeqCst);
+        drop(queue);
+        assert_eq!(wrong, 0);
+        Ok(())
+    }
+}
