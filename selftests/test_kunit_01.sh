@@ -6,7 +6,7 @@
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-suites="imgstream_epoch"
+suites="imgstream_epoch imgstream_page"
 kunit=/sys/kernel/debug/kunit
 
 # said SUITE: its results, without what is around them.

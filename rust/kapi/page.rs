@@ -8,6 +8,9 @@
 //! C headers: [`include/linux/mempool.h`](srctree/include/linux/mempool.h),
 //! [`include/linux/gfp.h`](srctree/include/linux/gfp.h).
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use crate::{
     bindings,
     kapi::mempool::Mempool, //
