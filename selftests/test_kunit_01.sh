@@ -6,7 +6,7 @@
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-suites="imgstream_epoch imgstream_page"
+suites="imgstream_completion imgstream_epoch imgstream_irq_spinlock imgstream_page imgstream_workqueue"
 kunit=/sys/kernel/debug/kunit
 
 # said SUITE: its results, without what is around them.

@@ -53,3 +53,48 @@ impl Completion {
         unsafe { bindings::wait_for_completion_timeout(self.inner.get(), jiffies) != 0 }
     }
 }
+
+#[kunit_tests(imgstream_completion)]
+mod tests {
+    use crate::kapi::testing::{
+        begin,
+        completion,
+        queue,
+        HANG_MS,
+        SHORT_MS, //
+    };
+    use kernel::prelude::*;
+
+    #[test]
+    fn nothing_happens_by_itself() -> Result {
+        let happened = completion()?;
+        assert!(!happened.wait_timeout(0));
+        assert!(!happened.wait_timeout(SHORT_MS));
+        Ok(())
+    }
+
+    #[test]
+    fn what_has_happened_has_happened_for_ever() -> Result {
+        let happened = completion()?;
+        happened.complete_all();
+        for _ in 0..3 {
+            assert!(happened.wait_timeout(0));
+        }
+        happened.wait();
+        Ok(())
+    }
+
+    #[test]
+    fn all_who_wait_go_on() -> Result {
+        let (queue, happened) = (queue()?, completion()?);
+        let mut waiting = KVec::new();
+        for _ in 0..3 {
+            let theirs = happened.clone();
+            waiting.push(begin(&queue, move || theirs.wait())?, GFP_KERNEL)?;
+        }
+        assert!(waiting.iter().all(|over| !over.wait_timeout(SHORT_MS)));
+        happened.complete_all();
+        assert!(waiting.iter().all(|over| over.wait_timeout(HANG_MS)));
+        Ok(())
+    }
+}
