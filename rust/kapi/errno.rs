@@ -65,3 +65,72 @@ impl From<Errno> for Error {
         Self::from_errno(-(errno.number() as i32))
     }
 }
+
+#[kunit_tests(imgstream_errno)]
+mod tests {
+    use super::*;
+    use crate::kapi::{
+        blk::BlkStatus,
+        testing::every, //
+    };
+
+    /// The numbers of the ABI, which `bindings` are generated from.
+    const NUMBERS: [(i32, Errno); 11] = [
+        (61, Errno::NoData),
+        (71, Errno::Protocol),
+        (95, Errno::NotSupported),
+        (100, Errno::NetworkDown),
+        (101, Errno::NetworkUnreachable),
+        (104, Errno::ConnectionReset),
+        (108, Errno::Shutdown),
+        (111, Errno::ConnectionRefused),
+        (113, Errno::HostUnreachable),
+        (115, Errno::InProgress),
+        (121, Errno::RemoteIo),
+    ];
+
+    fn name(number: i32) -> Option<Errno> {
+        let found = NUMBERS.iter().find(|(known, _)| *known == number);
+        found.map(|(_, errno)| *errno)
+    }
+
+    #[test]
+    fn each_error_is_its_number() {
+        assert!(every(NUMBERS.map(|(number, _)| number), |&number| {
+            name(number).map(|errno| Error::from(errno).to_errno()) == Some(-number)
+        }));
+    }
+
+    #[test]
+    fn each_number_is_its_error_and_the_others_are_none() {
+        assert!(every(1..4096, |&number| {
+            Errno::from_error(Error::from_errno(-number)) == name(number)
+        }));
+    }
+
+    #[test]
+    fn what_readers_are_told_is_a_medium_or_a_target_error() {
+        let status = |errno: Errno| BlkStatus::from(Error::from(errno)).as_raw();
+        assert_eq!(status(Errno::NoData), 7); // BLK_STS_MEDIUM
+        assert_eq!(status(Errno::RemoteIo), 5); // BLK_STS_TARGET
+    }
+
+    #[test]
+    fn a_status_and_its_error_are_the_same() {
+        let errors = [
+            ENOMEM,
+            ENOSPC,
+            ETIMEDOUT,
+            EIO,
+            Errno::NoData.into(),
+            Errno::NotSupported.into(),
+            Errno::RemoteIo.into(),
+        ];
+        assert!(every(errors, |&error| {
+            BlkStatus::from(error).to_result() == Err(error)
+        }));
+        assert!(BlkStatus::from(Ok(())).is_ok() && BlkStatus::OK.to_result() == Ok(()));
+        // What the block layer has no status for.
+        assert!(BlkStatus::from(EPERM) == BlkStatus::IOERR);
+    }
+}

@@ -153,3 +153,79 @@ impl<C: Control> PinnedDrop for Registration<C> {
         unsafe { bindings::misc_deregister(self.inner.get()) };
     }
 }
+
+#[kunit_tests(imgstream_misc)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::every;
+    use kernel::page::PAGE_SIZE;
+
+    const READ_WRITE: usize = 3; // PROT_READ | PROT_WRITE
+    const ANONYMOUS: usize = 0x22; // MAP_PRIVATE | MAP_ANONYMOUS
+
+    /// Memory of a user, a page of it; nothing is behind it.
+    fn user_page() -> Result<usize> {
+        // SAFETY: In a test there is one; what is mapped goes with it.
+        let address = unsafe {
+            let test = bindings::kunit_get_current_test();
+            let file = core::ptr::null_mut();
+            bindings::kunit_vm_mmap(test, file, 0, PAGE_SIZE, READ_WRITE, ANONYMOUS, 0)
+        };
+        // Errors come back as addresses of the last page.
+        match address == 0 || address > usize::MAX - PAGE_SIZE {
+            true => Err(ENOMEM),
+            false => Ok(address),
+        }
+    }
+
+    fn argument(address: usize) -> Argument {
+        Argument(UserPtr::from_addr(address))
+    }
+
+    /// Offsets and lengths in the page, and whether that is a structure of the user's.
+    const TABLE: [(usize, usize, bool); 9] = [
+        (0, 0, true),
+        (0, 1, true),
+        (1, 511, true),
+        (0, PAGE_SIZE, true),
+        (PAGE_SIZE - 1, 1, true),
+        (PAGE_SIZE, 0, true),
+        (0, PAGE_SIZE + 1, false),
+        (PAGE_SIZE - 1, 2, false),
+        (PAGE_SIZE, 1, false),
+    ];
+
+    #[test]
+    fn structures_are_copied_both_ways_or_not_at_all() -> Result {
+        let page = user_page()?;
+        let from = KVec::from_elem(0x5au8, PAGE_SIZE + 1, GFP_KERNEL)?;
+        let mut to = KVec::from_elem(0u8, PAGE_SIZE + 1, GFP_KERNEL)?;
+        assert!(every(TABLE, |&(offset, len, is_there)| {
+            to.fill(0);
+            let argument = argument(page + offset);
+            let (from, to) = (from.get(..len), to.get_mut(..len));
+            let (from, to) = (from.unwrap_or(&[]), to.unwrap_or(&mut []));
+            let results = (argument.write(from), argument.read(to));
+            match is_there {
+                true => results == (Ok(()), Ok(())) && from == to,
+                false => results == (Err(EFAULT), Err(EFAULT)),
+            }
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_the_users_is_not_touched() -> Result {
+        user_page()?;
+        let secret = KBox::new([0x77u8; 16], GFP_KERNEL)?;
+        let kernel = core::ptr::from_ref(&*secret) as usize;
+        assert!(every([0, 1, kernel, usize::MAX - 15, usize::MAX], |&at| {
+            let mut copy = [0; 16];
+            argument(at).read(&mut copy) == Err(EFAULT)
+                && copy == [0; 16]
+                && argument(at).write(&[0; 16]) == Err(EFAULT)
+        }));
+        assert_eq!(*secret, [0x77; 16]);
+        Ok(())
+    }
+}

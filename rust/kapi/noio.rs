@@ -63,3 +63,44 @@ impl Drop for NoReclaim {
         unsafe { bindings::imgstream_memalloc_noreclaim_restore(self.saved) };
     }
 }
+
+#[kernel::prelude::kunit_tests(imgstream_noio)]
+mod tests {
+    use super::*;
+
+    /// Which scopes the current thread is in.
+    fn scopes() -> u32 {
+        // SAFETY: The current task is there, and only it changes its flags.
+        let flags = unsafe { (*bindings::get_current()).flags };
+        flags & (bindings::PF_MEMALLOC_NOIO | bindings::PF_MEMALLOC)
+    }
+
+    #[test]
+    fn scopes_nest_and_end() {
+        let outside = scopes();
+        let outer = NoIo::enter();
+        assert_eq!(scopes(), outside | bindings::PF_MEMALLOC_NOIO);
+        let inner = NoIo::enter();
+        drop(inner);
+        assert_eq!(scopes(), outside | bindings::PF_MEMALLOC_NOIO);
+        drop(outer);
+        assert_eq!(scopes(), outside);
+    }
+
+    #[test]
+    fn scopes_without_reclaim_nest_in_those_without_io() {
+        let outside = scopes();
+        let no_io = NoIo::enter();
+        for _ in 0..2 {
+            let no_reclaim = NoReclaim::enter();
+            let both = bindings::PF_MEMALLOC_NOIO | bindings::PF_MEMALLOC;
+            assert_eq!(scopes(), outside | both);
+            drop(NoReclaim::enter());
+            assert_eq!(scopes(), outside | both);
+            drop(no_reclaim);
+            assert_eq!(scopes(), outside | bindings::PF_MEMALLOC_NOIO);
+        }
+        drop(no_io);
+        assert_eq!(scopes(), outside);
+    }
+}

@@ -196,3 +196,102 @@ fn kobject_of(device: &Device) -> *mut bindings::kobject {
     // SAFETY: `Device` is a transparent wrapper of `struct device`, so this is the address of a field of a live one.
     unsafe { &raw mut (*raw).kobj }
 }
+
+#[kunit_tests(imgstream_sysfs)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::every;
+    use core::fmt::Write;
+    use kernel::page::PAGE_SIZE;
+
+    /// A file whose value has as many bytes as its index says, written in pieces; the last one fails.
+    struct Values;
+
+    const LENGTHS: [usize; 9] = [
+        0,
+        1,
+        PAGE_SIZE - 2,
+        PAGE_SIZE - 1,
+        PAGE_SIZE,
+        PAGE_SIZE + 1,
+        2 * PAGE_SIZE,
+        3 * PAGE_SIZE + 7,
+        100,
+    ];
+    const BROKEN: usize = LENGTHS.len();
+
+    impl Files for Values {
+        const DIRECTORY: &'static CStr = c"values";
+        const NAMES: &'static [&'static CStr] = &[];
+
+        fn show(&self, index: usize, out: &mut Text<'_>) -> fmt::Result {
+            let mut left = *LENGTHS.get(index).ok_or(fmt::Error)?;
+            while left > 0 {
+                let piece = "0123456".get(..left.min(7)).unwrap_or("");
+                out.write_str(piece)?;
+                left = left.saturating_sub(piece.len());
+            }
+            Ok(())
+        }
+    }
+
+    /// Reads the file as sysfs does, into a page.
+    fn read(index: usize) -> Result<(isize, KVec<u8>)> {
+        let values = Values;
+        let mut attribute = Attribute {
+            raw: pin_init::zeroed(),
+            object: &values,
+            index,
+        };
+        let mut page = KVec::from_elem(0u8, PAGE_SIZE, GFP_KERNEL)?;
+        let buffer = page.as_mut_ptr().cast();
+        // SAFETY: The attribute, its object and the page live until this returns.
+        let len = unsafe { Group::<Values>::show(ptr::null_mut(), &mut attribute.raw, buffer) };
+        Ok((len, page))
+    }
+
+    fn is_right(len: usize, (read, page): &(isize, KVec<u8>)) -> bool {
+        let text = len.min(PAGE_SIZE - 1);
+        let is_text = |at: usize, byte: u8| byte == b'0' + (at % 7) as u8;
+        let mut bytes = page.iter().copied().enumerate();
+        *read == text as isize + 1
+            && bytes
+                .by_ref()
+                .take(text)
+                .all(|(at, byte)| is_text(at, byte))
+            && bytes.next().map(|(_, byte)| byte) == Some(b'\n')
+            && bytes.all(|(_, byte)| byte == 0)
+    }
+
+    #[test]
+    fn a_value_ends_with_a_newline_and_with_the_page() {
+        assert!(every(LENGTHS.into_iter().enumerate(), |&(index, len)| {
+            read(index).is_ok_and(|read| is_right(len, &read))
+        }));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_shown_is_an_error() -> Result {
+        let (len, _) = read(BROKEN)?;
+        assert_eq!(len, EIO.to_errno() as isize);
+        Ok(())
+    }
+
+    #[test]
+    fn text_takes_what_fits() {
+        let mut buffer = [0u8; 8];
+        let mut text = Text {
+            buffer: &mut buffer,
+            len: 0,
+        };
+        let lens = ["abc", "", "defgh", "i", ""].map(|piece| {
+            let result = text.write_str(piece);
+            (result.is_ok(), text.len)
+        });
+        assert_eq!(
+            lens,
+            [(true, 3), (true, 3), (true, 8), (true, 8), (true, 8)]
+        );
+        assert_eq!(&buffer, b"abcdefgh");
+    }
+}

@@ -62,3 +62,63 @@ impl Pacer {
         Some(self.held_back.swap(0, Ordering::Relaxed))
     }
 }
+
+#[kernel::prelude::kunit_tests(imgstream_time)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::{
+        every,
+        until, //
+    };
+
+    #[test]
+    fn the_clock_goes_on_and_not_back() {
+        let start = now_ms();
+        assert!(until(|| now_ms() > start));
+        let mut last = start;
+        assert!(every(0..1000, |_| {
+            let before = core::mem::replace(&mut last, now_ms());
+            before <= last
+        }));
+    }
+
+    #[test]
+    fn chance_stays_below_its_limit() {
+        assert!(every([1, 2, 3, 1000, u32::MAX], |&limit| {
+            (0..1000).all(|_| random_below(limit) < limit)
+        }));
+        assert_eq!(random_below(0), 0);
+    }
+
+    #[test]
+    fn chance_gives_everything_below_its_limit() {
+        // One of the three missing in 1000: less likely than a broken computer.
+        let mut seen = [false; 3];
+        for _ in 0..1000 {
+            if let Some(seen) = seen.get_mut(random_below(3) as usize) {
+                *seen = true;
+            }
+        }
+        assert_eq!(seen, [true; 3]);
+    }
+
+    #[test]
+    fn a_pacer_holds_back_and_counts() {
+        let pacer = Pacer::new(u64::MAX);
+        // The first time is at once.
+        assert_eq!(pacer.due(), Some(0));
+        assert_eq!((pacer.due(), pacer.due()), (None, None));
+        for held_back in [2, 1, 1] {
+            // As if the interval were over.
+            pacer.next_ms.store(now_ms(), Ordering::Relaxed);
+            assert_eq!(pacer.due(), Some(held_back));
+            assert_eq!(pacer.due(), None);
+        }
+    }
+
+    #[test]
+    fn a_pacer_without_an_interval_holds_nothing_back() {
+        let pacer = Pacer::new(0);
+        assert!(every(0..10, |_| pacer.due() == Some(0)));
+    }
+}
