@@ -6,8 +6,9 @@
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-suites="imgstream_address imgstream_completion imgstream_epoch imgstream_errno imgstream_irq_spinlock
-	imgstream_misc imgstream_noio imgstream_page imgstream_sysfs imgstream_time imgstream_workqueue"
+suites="imgstream_address imgstream_bio imgstream_bio_set imgstream_completion imgstream_epoch
+	imgstream_errno imgstream_irq_spinlock imgstream_limits imgstream_misc imgstream_noio imgstream_page
+	imgstream_sysfs imgstream_time imgstream_workqueue"
 kunit=/sys/kernel/debug/kunit
 
 # said SUITE: its results, without what is around them.

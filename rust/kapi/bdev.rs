@@ -56,9 +56,31 @@ impl Bdev {
                 core::ptr::null(), //
             )
         })?;
-        // SAFETY: `file` was just opened.
+        // SAFETY: Just opened, with this holder.
+        unsafe { Self::from_file(file) }
+    }
+
+    /// The same for a disk of this module, which a kernel thread may not find by its name.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(super) fn open_own(disk: NonNull<bindings::block_device>) -> Result<Self> {
+        let mode = bindings::BLK_OPEN_READ | bindings::BLK_OPEN_WRITE;
+        let holder = core::ptr::addr_of!(HOLDER).cast_mut().cast();
+        // SAFETY: The disk is there while the caller has it; the rest as in `open`.
+        let file = from_err_ptr(unsafe {
+            let number = (*disk.as_ptr()).bd_dev;
+            bindings::bdev_file_open_by_dev(number, mode, holder, core::ptr::null())
+        })?;
+        // SAFETY: Just opened, with this holder.
+        unsafe { Self::from_file(file) }
+    }
+
+    /// # Safety
+    ///
+    /// Hands over an open block device file with the address of [`HOLDER`] as its holder.
+    unsafe fn from_file(file: *mut bindings::file) -> Result<Self> {
+        // SAFETY: Open by the caller's promise.
         let bdev = unsafe { bindings::file_bdev(file) };
-        // INVARIANT: Opened above with this holder; an open block device file has a block device.
+        // INVARIANT: By the caller's promise; an open block device file has a block device.
         Ok(Self {
             file: NonNull::new(file).ok_or(ENODEV)?,
             bdev: NonNull::new(bdev).ok_or(ENODEV)?,

@@ -9,6 +9,8 @@
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h).
 
 mod set;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 
 use crate::{
     bindings,

@@ -4,6 +4,9 @@
 //!
 //! `kernel::kunit` has assertions and no more.
 
+mod bios;
+mod disk;
+
 use crate::kapi::{
     sync::Completion,
     workqueue::Queue, //
@@ -23,6 +26,13 @@ use kernel::{
         Delta, //
     }, //
 };
+
+pub(crate) use bios::{
+    note,
+    Bench,
+    PAGES, //
+};
+pub(crate) use disk::MemoryDisk;
 
 /// Longer than anything takes that happens at all, on the slowest machine.
 pub(crate) const HANG_MS: u32 = 120_000;

@@ -5,6 +5,9 @@
 //!
 //! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h).
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use super::{
     Bio,
     Op, //

@@ -230,6 +230,12 @@ impl<T: BioDriver> BioDisk<T> {
         Ok(this)
     }
 
+    /// The device of the whole disk, valid as long as `self`.
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(in crate::kapi) fn part0(&self) -> Result<NonNull<bindings::block_device>> {
+        self.added.as_ref().ok_or(ENODEV)?.part0()
+    }
+
     /// How many have it open.
     pub(crate) fn openers(&self) -> u32 {
         self.added.as_ref().map_or(0, Added::openers)

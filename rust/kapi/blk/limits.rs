@@ -104,3 +104,94 @@ impl core::ops::BitOr for Features {
         Self(self.0 | other.0)
     }
 }
+
+#[kernel::prelude::kunit_tests(imgstream_limits)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::{
+        every,
+        MemoryDisk, //
+    };
+    use kernel::error::Result;
+
+    fn limits_over(below: Limits) -> Result<Limits> {
+        let disk = MemoryDisk::new(c"imgstream_below", below)?;
+        Ok(Limits::stacked(disk.bdev()?))
+    }
+
+    #[test]
+    fn stacked_limits_have_the_blocks_of_the_disk_below() -> Result {
+        let table = [(512, 512), (512, 4096), (4096, 4096), (1024, 2048)];
+        assert!(every(table, |&(logical, physical)| {
+            let below = Limits::copied(1 << 20).block_bytes(logical, physical);
+            limits_over(below).is_ok_and(|Limits(limits)| {
+                (limits.logical_block_size, limits.physical_block_size) == (logical, physical)
+            })
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn stacked_limits_have_the_strictest_alignment() -> Result {
+        assert!(every([3, 511], |&mask| {
+            let mut below = Limits::copied(1 << 20).block_bytes(512, 512);
+            below.0.dma_alignment = mask;
+            limits_over(below).is_ok_and(|limits| limits.0.dma_alignment >= mask)
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn stacked_limits_have_the_cache_of_the_disk_below() -> Result {
+        let none = Features(0);
+        let table = [
+            none,
+            Features::WRITE_CACHE,
+            Features::WRITE_CACHE | Features::FUA,
+        ];
+        let looked_at = Features::WRITE_CACHE | Features::FUA;
+        assert!(every(table.map(|features| features.0), |&features| {
+            let below = Limits::copied(1 << 20).block_bytes(512, 512);
+            limits_over(below.features(Features(features)))
+                .is_ok_and(|limits| limits.0.features & looked_at.0 == features)
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_are_counted_in_whole_sectors() {
+        let table = [
+            (0, 0),
+            (511, 0),
+            (512, 1),
+            (4096, 8),
+            (u32::MAX, (1 << 23) - 1),
+        ];
+        assert!(every(table, |&(bytes, sectors)| {
+            let Limits(limits) = Limits::copied(bytes)
+                .discard(bytes, 4096)
+                .write_zeroes(bytes);
+            let found = [
+                limits.max_hw_sectors,
+                limits.max_hw_discard_sectors,
+                limits.max_write_zeroes_sectors,
+            ];
+            found == [sectors; 3] && limits.discard_granularity == 4096
+        }));
+    }
+
+    #[test]
+    fn plain_limits_have_neither_discard_nor_write_zeroes() {
+        let Limits(limits) = Limits::copied(1 << 20)
+            .discard(1 << 20, 4096)
+            .write_zeroes(1 << 20)
+            .plain();
+        let left = [
+            limits.max_hw_discard_sectors,
+            limits.max_write_zeroes_sectors,
+            limits.max_hw_wzeroes_unmap_sectors,
+            limits.max_secure_erase_sectors,
+        ];
+        assert_eq!(left, [0; 4]);
+    }
+}
