@@ -46,3 +46,67 @@ pub(super) fn errno_of(error: ReadError) -> Error {
         _ => Errno::RemoteIo.into(),
     }
 }
+
+#[kunit_tests(imgstream_errors)]
+mod tests {
+    use super::*;
+    use crate::kapi::{
+        blk::BlkStatus,
+        testing::every, //
+    };
+    use imgstream_engine::session::ReadError::{
+        Protocol,
+        Range, //
+    };
+
+    #[test]
+    fn every_error_of_the_network_has_a_sentence() {
+        let table = [
+            (Errno::ConnectionRefused.into(), "connection refused"),
+            (Errno::ConnectionReset.into(), "connection reset"),
+            (Errno::HostUnreachable.into(), "no route to host"),
+            (Errno::NetworkUnreachable.into(), "network is unreachable"),
+            (Errno::NetworkDown.into(), "network is down"),
+            (ETIMEDOUT, "no answer"),
+            (EPIPE, "connection closed"),
+            (ENOMEM, "this computer has not enough memory"),
+            (EINVAL, "network error -22"),
+            (Errno::Protocol.into(), "network error -71"),
+        ];
+        assert!(every(table, |&(error, sentence)| {
+            reason_of(error).as_str() == sentence
+        }));
+    }
+
+    fn numbers(are: fn(Error) -> bool) -> Result<KVec<i32>> {
+        let mut found = KVec::new();
+        for number in 1..4096 {
+            if are(Error::from_errno(-number)) {
+                found.push(number, GFP_KERNEL)?;
+            }
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn only_want_of_memory_or_of_a_network_is_local() -> Result {
+        // ENOMEM, ENETDOWN and ENETUNREACH.
+        assert_eq!(*numbers(is_local)?, [12, 100, 101]);
+        Ok(())
+    }
+
+    #[test]
+    fn only_the_targets_own_errors_are_refusals() -> Result {
+        // ENODATA and EREMOTEIO.
+        assert_eq!(*numbers(is_refusal)?, [61, 121]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_target_cannot_read_stays_a_refusal_through_the_block_layer() {
+        assert!(every([Range, Protocol], |&error| {
+            let status = BlkStatus::from(errno_of(error));
+            status.to_result().is_err_and(is_refusal)
+        }));
+    }
+}

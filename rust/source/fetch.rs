@@ -161,3 +161,191 @@ impl Drop for FetchQueue {
         while self.pop().is_some() {}
     }
 }
+
+#[cfg(CONFIG_KUNIT = "y")]
+pub(super) mod testing {
+    //! Fetches whose end is written down.
+
+    use super::*;
+    use crate::kapi::page::PagePool;
+    use kernel::{
+        new_mutex,
+        sync::Mutex, //
+    };
+
+    /// Who asks for them, and notes the order and the results.
+    #[pin_data]
+    pub(in crate::source) struct Asker {
+        #[pin]
+        ended: Mutex<KVec<(usize, Result)>>,
+        pool: Arc<PagePool>,
+    }
+
+    impl FetchDone for Asker {
+        fn fetched(self: Arc<Self>, buf: PageBuf, result: Result) {
+            // Without memory it is missing, which a test sees.
+            let _ = self
+                .ended
+                .lock()
+                .push((buf.pages().len(), result), GFP_KERNEL);
+        }
+    }
+
+    impl Asker {
+        pub(in crate::source) fn new() -> Result<Arc<Self>> {
+            let pool = PagePool::new(16)?;
+            let init = pin_init!(Self {
+                ended <- new_mutex!(KVec::new(), "imgstream:kunit"),
+                pool,
+            });
+            Arc::pin_init(init, GFP_KERNEL)
+        }
+
+        /// A fetch at byte 512 * `number`, with so many pages.
+        pub(in crate::source) fn fetch(
+            self: &Arc<Self>,
+            number: usize,
+            priority: Priority,
+        ) -> Result<KBox<Fetch>> {
+            let buf = PageBuf::new(&self.pool, number)?;
+            Fetch::new(512 * number as u64, buf, priority, self.clone())
+        }
+
+        /// What has ended since it was asked last, in order.
+        pub(in crate::source) fn ended(&self) -> KVec<(usize, Result)> {
+            core::mem::take(&mut self.ended.lock())
+        }
+    }
+}
+
+#[kunit_tests(imgstream_fetch)]
+mod tests {
+    use super::{
+        testing::Asker,
+        Priority::Background,
+        *, //
+    };
+    use crate::kapi::testing::every;
+
+    const AT: fn(u64) -> u64 = |number| 512 * number;
+
+    /// A queue of fetches 1 to `count`.
+    fn queue_of(asker: &Arc<Asker>, count: usize) -> Result<FetchQueue> {
+        let mut queue = FetchQueue::new();
+        for number in 1..=count {
+            queue.push(asker.fetch(number, Background)?);
+        }
+        Ok(queue)
+    }
+
+    fn pop(queue: &mut FetchQueue) -> Option<u64> {
+        queue.pop().map(|fetch| fetch.lba_bytes / 512)
+    }
+
+    fn is(mut queue: FetchQueue, numbers: &[u64]) -> bool {
+        let right = numbers
+            .iter()
+            .all(|&number| pop(&mut queue) == Some(number));
+        right && queue.is_empty() && queue.pop().is_none()
+    }
+
+    #[test]
+    fn first_in_is_first_out() -> Result {
+        let asker = Asker::new()?;
+        assert!(FetchQueue::new().is_empty());
+        assert!(is(queue_of(&asker, 0)?, &[]));
+        assert!(is(queue_of(&asker, 1)?, &[1]));
+        assert!(is(queue_of(&asker, 5)?, &[1, 2, 3, 4, 5]));
+        Ok(())
+    }
+
+    #[test]
+    fn it_stays_so_with_takes_in_between() -> Result {
+        let asker = Asker::new()?;
+        let mut queue = queue_of(&asker, 3)?;
+        assert_eq!(pop(&mut queue), Some(1));
+        queue.push(asker.fetch(4, Background)?);
+        assert_eq!(pop(&mut queue), Some(2));
+        queue.push(asker.fetch(5, Background)?);
+        queue.push_front(asker.fetch(6, Background)?);
+        assert!(!queue.is_empty());
+        assert!(is(queue, &[6, 3, 4, 5]));
+        Ok(())
+    }
+
+    #[test]
+    fn one_can_be_taken_out_and_the_others_keep_their_order() -> Result {
+        let asker = Asker::new()?;
+        let table: [(u64, &[u64]); 5] = [
+            (1, &[6, 2, 3, 4]),
+            (3, &[6, 1, 2, 4]),
+            (4, &[6, 1, 2, 3]),
+            (6, &[1, 2, 3, 4]),
+            (9, &[6, 1, 2, 3, 4]),
+        ];
+        assert!(every(table, |&(number, others)| {
+            let Ok(mut queue) = queue_of(&asker, 4) else {
+                return false;
+            };
+            // Some stand in front, some in the back.
+            let Ok(first) = asker.fetch(6, Background) else {
+                return false;
+            };
+            queue.push_front(first);
+            let taken = queue.take(AT(number)).map(|fetch| fetch.lba_bytes);
+            taken == (others.len() == 4).then_some(AT(number)) && is(queue, others)
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn of_two_at_one_place_the_first_is_taken() -> Result {
+        let asker = Asker::new()?;
+        let mut queue = queue_of(&asker, 2)?;
+        let mut twin = asker.fetch(3, Background)?;
+        twin.lba_bytes = AT(1);
+        queue.push(twin);
+        let pages = queue.take(AT(1)).map(|fetch| fetch.buf.pages().len());
+        assert_eq!(pages, Some(1));
+        assert!(is(queue, &[2, 1]));
+        Ok(())
+    }
+
+    #[test]
+    fn callbacks_get_buffer_and_result_in_order_and_once() -> Result {
+        let asker = Asker::new()?;
+        let mut ended = FetchQueue::new();
+        let results = [Ok(()), Err(EIO), Ok(()), Err(EINVAL)];
+        for (number, result) in (1..).zip(results) {
+            ended.push_ended(asker.fetch(number, Background)?, result);
+        }
+        assert!(asker.ended().is_empty());
+        ended.report();
+        let expected = [(1, Ok(())), (2, Err(EIO)), (3, Ok(())), (4, Err(EINVAL))];
+        assert_eq!(*asker.ended(), expected);
+        Ok(())
+    }
+
+    #[test]
+    fn a_long_queue_is_dropped_one_by_one() -> Result {
+        // By recursion this would be more than the stack.
+        let asker = Asker::new()?;
+        let mut queue = FetchQueue::new();
+        for _ in 0..2_000 {
+            queue.push(asker.fetch(0, Background)?);
+        }
+        drop(queue);
+        assert!(asker.ended().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn a_fetch_is_as_long_as_its_buffer() -> Result {
+        let asker = Asker::new()?;
+        assert!(every([0, 1, 16], |&pages| {
+            let fetch = asker.fetch(pages, Background);
+            fetch.is_ok_and(|fetch| fetch.len() == 4096 * pages as u32)
+        }));
+        Ok(())
+    }
+}

@@ -2,6 +2,9 @@
 
 //! The object that the network, the clock and the readers wake, and the one work item that then does what is due.
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use super::{
     driver::Driver,
     fetch::{

@@ -155,3 +155,89 @@ impl Status {
             .store(connection == Connection::Ready, Ordering::Release);
     }
 }
+
+#[kunit_tests(imgstream_source_status)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::every;
+    use core::net::{
+        Ipv4Addr,
+        SocketAddr,
+        SocketAddrV4, //
+    };
+    use kernel::sync::Arc;
+
+    #[test]
+    fn a_line_ends_where_its_bytes_do_but_not_within_a_character() {
+        // Bytes before a character, the character, and how much of it all is kept.
+        let table = [
+            (0, 'a', 1),
+            (LINE_BYTES - 1, 'a', LINE_BYTES),
+            (LINE_BYTES, 'a', LINE_BYTES),
+            (LINE_BYTES - 2, 'ä', LINE_BYTES),
+            (LINE_BYTES - 1, 'ä', LINE_BYTES - 1),
+            (LINE_BYTES, 'ä', LINE_BYTES),
+            (LINE_BYTES - 4, '🦀', LINE_BYTES),
+            (LINE_BYTES - 3, '🦀', LINE_BYTES - 3),
+            (LINE_BYTES - 1, '🦀', LINE_BYTES - 1),
+        ];
+        assert!(every(table, |&(before, last, kept)| {
+            let mut whole = [b'x'; LINE_BYTES + 4];
+            let end = before + last.len_utf8();
+            if let Some(to) = whole.get_mut(before..end) {
+                last.encode_utf8(to);
+            }
+            let text = whole
+                .get(..end)
+                .and_then(|text| core::str::from_utf8(text).ok());
+            let text = text.unwrap_or("");
+            Line::of(text).as_str().as_bytes() == text.as_bytes().get(..kept).unwrap_or(&[])
+        }));
+    }
+
+    #[test]
+    fn what_comes_in_pieces_is_put_together() {
+        let line = Line::of(format_args!("{}, {}: {}", "portal", 17, -5));
+        assert_eq!(line.as_str(), "portal, 17: -5");
+        assert_eq!(Line::EMPTY.as_str(), "");
+    }
+
+    #[test]
+    fn the_state_keeps_its_time_and_portal() -> Result {
+        let status = Arc::pin_init(Status::new(), GFP_KERNEL)?;
+        let portal = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+        let portal = Address(SocketAddr::V4(portal));
+        assert!(!status.ready() && status.snapshot().portal.is_none());
+        let table = [
+            (Connection::Connecting, Some(portal), false),
+            (Connection::Login, None, false),
+            (Connection::Ready, None, true),
+            (Connection::Disconnected, None, false),
+        ];
+        assert!(every(0..table.len(), |&row| {
+            let Some(&(connection, with, ready)) = table.get(row) else {
+                return false;
+            };
+            status.enter(connection, with, Line::of("why"));
+            let now = status.snapshot();
+            now.connection == connection
+                && now.portal == Some(portal)
+                && now.reason.as_str() == "why"
+                && status.ready() == ready
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn a_state_that_is_entered_again_has_not_begun_again() -> Result {
+        let status = Arc::pin_init(Status::new(), GFP_KERNEL)?;
+        status.enter(Connection::Connecting, None, Line::EMPTY);
+        // As if that had been long ago.
+        status.now.lock().since_ms = 1;
+        status.enter(Connection::Connecting, None, Line::of("once more"));
+        assert_eq!(status.snapshot().since_ms, 1);
+        status.enter(Connection::Login, None, Line::EMPTY);
+        assert!(status.snapshot().since_ms > 1);
+        Ok(())
+    }
+}

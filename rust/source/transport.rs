@@ -56,3 +56,45 @@ impl Portals {
         self.current == 0
     }
 }
+
+#[kernel::prelude::kunit_tests(imgstream_transport)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::every;
+    use core::net::{
+        Ipv4Addr,
+        SocketAddr,
+        SocketAddrV4, //
+    };
+
+    /// Portals of which the first `count` are there, told apart by their ports.
+    fn portals(count: usize) -> Portals {
+        let mut all = [None; PORTALS];
+        for (port, portal) in (0..).zip(all.iter_mut().take(count)) {
+            let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+            *portal = Some(Address(SocketAddr::V4(address)));
+        }
+        Portals::new(all)
+    }
+
+    fn port(portals: &Portals) -> Option<usize> {
+        portals.current().map(|portal| portal.0.port().into())
+    }
+
+    #[test]
+    fn each_portal_has_its_turn_and_then_a_pause_is_due() {
+        assert!(every(1..=PORTALS, |&count| {
+            let mut portals = portals(count);
+            (0..3 * count).all(|turn| {
+                let right = port(&portals) == Some(turn % count);
+                right && portals.advance() == ((turn + 1) % count == 0)
+            })
+        }));
+    }
+
+    #[test]
+    fn without_portals_a_pause_is_always_due() {
+        let mut portals = portals(0);
+        assert!((0..3).all(|_| port(&portals).is_none() && portals.advance()));
+    }
+}
