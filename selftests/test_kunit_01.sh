@@ -7,9 +7,10 @@
 . /tests/common.sh
 
 suites="imgstream_address imgstream_bio imgstream_bio_set imgstream_completion imgstream_epoch
-	imgstream_errno imgstream_errors imgstream_fetch imgstream_irq_spinlock imgstream_limits
-	imgstream_link imgstream_misc imgstream_noio imgstream_page imgstream_source_status imgstream_sysfs
-	imgstream_time imgstream_transport imgstream_workqueue"
+	imgstream_errno imgstream_errors imgstream_fetch imgstream_inner imgstream_irq_spinlock
+	imgstream_limits imgstream_link imgstream_merge imgstream_misc imgstream_noio imgstream_page
+	imgstream_retry imgstream_source_status imgstream_sysfs imgstream_time imgstream_transport
+	imgstream_waiter imgstream_workqueue"
 kunit=/sys/kernel/debug/kunit
 
 # said SUITE: its results, without what is around them.

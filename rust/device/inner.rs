@@ -291,3 +291,97 @@ pub(super) fn covering(sector: u64, sectors: u32) -> Run {
 pub(super) fn status(result: Result) -> BlkStatus {
     BlkStatus::from(result)
 }
+
+#[kunit_tests(imgstream_inner)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::{
+        begin,
+        every,
+        queue,
+        HANG_MS, //
+    };
+
+    /// The largest block that a run can start at.
+    const LAST: u64 = u64::MAX >> LEN_BITS;
+
+    #[test]
+    fn a_run_in_a_word_is_the_run() {
+        let table = [
+            Run::new(0, 1),
+            Run::new(0, LEN_MASK),
+            Run::new(1, 1),
+            Run::new(LEN_MASK, PIECE_BLOCKS),
+            Run::new(LAST, 1),
+            Run::new(LAST, LEN_MASK),
+        ];
+        assert!(every(table, |&run| {
+            let word = AtomicRun::new();
+            let was_empty = word.get().is_empty();
+            word.set(run);
+            let is_set = word.get() == run;
+            word.set(Run::new(run.start, 0));
+            was_empty && is_set && word.get().is_empty()
+        }));
+    }
+
+    #[test]
+    fn a_run_reaches_over_all_it_was_extended_by() {
+        let none = Run::new(0, 0);
+        let table = [
+            (none, none, none),
+            (none, Run::new(5, 2), Run::new(5, 2)),
+            (Run::new(5, 2), none, Run::new(5, 2)),
+            (Run::new(5, 2), Run::new(7, 1), Run::new(5, 3)),
+            (Run::new(5, 2), Run::new(20, 1), Run::new(5, 16)),
+            (Run::new(5, 2), Run::new(0, 1), Run::new(0, 7)),
+            (Run::new(5, 9), Run::new(6, 1), Run::new(5, 9)),
+        ];
+        assert!(every(table, |&(first, second, both)| {
+            let word = AtomicRun::new();
+            word.extend(first);
+            word.extend(second);
+            word.get() == both
+        }));
+    }
+
+    #[test]
+    fn nothing_that_two_threads_extend_by_is_lost() -> Result {
+        const TIMES: u64 = 500;
+        let queue = queue()?;
+        let word = Arc::new(AtomicRun::new(), GFP_KERNEL)?;
+        let threads = [1, -1].map(|direction: i64| {
+            let word = word.clone();
+            begin(&queue, move || {
+                for step in 0..TIMES {
+                    let start = TIMES.wrapping_add_signed(direction * step as i64);
+                    word.extend(Run::new(start, 1));
+                }
+            })
+        });
+        for over in threads {
+            assert!(over?.wait_timeout(HANG_MS));
+        }
+        assert_eq!(word.get(), Run::from_to(1, 2 * TIMES));
+        Ok(())
+    }
+
+    #[test]
+    fn sectors_are_covered_by_whole_blocks() {
+        let table = [
+            ((0, 1), Run::new(0, 1)),
+            ((0, 8), Run::new(0, 1)),
+            ((0, 9), Run::new(0, 2)),
+            ((7, 1), Run::new(0, 1)),
+            ((7, 2), Run::new(0, 2)),
+            ((8, 8), Run::new(1, 1)),
+            ((8, 16), Run::new(1, 2)),
+            ((15, 10), Run::new(1, 3)),
+            ((8, 0), Run::new(1, 0)),
+            ((8, u32::MAX), Run::new(1, 1 << 29)),
+        ];
+        assert!(every(table, |&((sector, sectors), run)| {
+            covering(sector, sectors) == run
+        }));
+    }
+}

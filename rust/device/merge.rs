@@ -52,8 +52,11 @@ const WAIT: Delta = Delta::from_micros(200);
 
 /// The bytes that a request and a run of blocks have in common: offset in the request, offset in the run, length.
 fn common(request: &Request, run: Run) -> (u32, usize, u32) {
-    let start = request.offset_bytes();
-    let end = start.saturating_add(request.len_bytes().into());
+    overlap(request.offset_bytes(), request.len_bytes(), run)
+}
+
+fn overlap(start: u64, len: u32, run: Run) -> (u32, usize, u32) {
+    let end = start.saturating_add(len.into());
     let from = start.max(run.start_bytes());
     let to = end.min(run.start_bytes().saturating_add(run.bytes()));
     let len = to.saturating_sub(from);
@@ -242,5 +245,44 @@ pub(super) fn zero_home(member: &Member, request: &Request, run: Run) {
     match result {
         Ok(()) => request.done(len),
         Err(error) => request.fail(status(Err(error))),
+    }
+}
+
+#[kunit_tests(imgstream_merge)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::every;
+
+    #[test]
+    fn request_and_run_have_the_right_bytes_in_common() {
+        // Blocks 2 and 3 are bytes 8192 to 16383.
+        const RUN: Run = Run::new(2, 2);
+        let table = [
+            ((8192, 8192), (0, 0, 8192)),
+            ((8192, 512), (0, 0, 512)),
+            ((15_872, 512), (0, 7680, 512)),
+            ((11_776, 1024), (0, 3584, 1024)),
+            ((7680, 1024), (512, 0, 512)),
+            ((15_872, 1024), (0, 7680, 512)),
+            ((0, 65_536), (8192, 0, 8192)),
+            ((0, u32::MAX), (8192, 0, 8192)),
+        ];
+        assert!(every(table, |&((start, len), expected)| {
+            overlap(start, len, RUN) == expected
+        }));
+    }
+
+    #[test]
+    fn what_does_not_meet_has_nothing_in_common() {
+        let table = [
+            (0, 8192, Run::new(2, 2)),
+            (16_384, 512, Run::new(2, 2)),
+            (0, 0, Run::new(0, 1)),
+            (4096, 512, Run::new(1, 0)),
+            (u64::MAX - 511, 512, Run::new(0, 1)),
+        ];
+        assert!(every(table, |&(start, len, run)| overlap(start, len, run)
+            .2
+            == 0));
     }
 }

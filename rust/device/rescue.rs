@@ -54,12 +54,17 @@ pub(super) struct Rescue {
 }
 
 impl Rescue {
-    /// Asks for the first blocks of `run`.
-    pub(super) fn fetch(core: &Arc<Core>, run: Run) -> Result<Arc<Self>> {
-        let this = Arc::pin_init(
+    /// Nothing has been asked for yet.
+    pub(super) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
             pin_init!(Self { answer <- new_mutex!(Answer::Waiting, "imgstream:rescue") }),
             GFP_KERNEL,
-        )?;
+        )
+    }
+
+    /// Asks for the first blocks of `run`.
+    pub(super) fn fetch(core: &Arc<Core>, run: Run) -> Result<Arc<Self>> {
+        let this = Self::new()?;
         want(
             core,
             run,

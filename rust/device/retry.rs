@@ -35,6 +35,7 @@ use kernel::{
     }, //
 };
 
+/// What [`Retry`] runs.
 struct Lists {
     /// Wait for a claim or an exclusion to end.
     blocked: BioList,
@@ -42,6 +43,32 @@ struct Lists {
     again: BioList,
     /// Written, to be made durable now.
     flush: BioList,
+}
+
+impl Lists {
+    const fn new() -> Self {
+        Self {
+            blocked: BioList::new(),
+            again: BioList::new(),
+            flush: BioList::new(),
+        }
+    }
+
+    fn take(&mut self) -> Self {
+        core::mem::replace(self, Self::new())
+    }
+
+    /// Gives each to `flush` or to `submit`, and those of `entering` to that: first what others may wait for.
+    fn run(mut self, mut entering: BioList, flush: impl Fn(Bio), submit: impl Fn(Bio)) {
+        while let Some(bio) = self.flush.pop() {
+            flush(bio);
+        }
+        for list in [&mut entering, &mut self.again, &mut self.blocked] {
+            while let Some(bio) = list.pop() {
+                submit(bio);
+            }
+        }
+    }
 }
 
 /// Room in the reserve of copies that may wait for the network, see [`durable`](super::durable).
@@ -52,8 +79,39 @@ struct Room {
 }
 
 impl Room {
+    const fn new() -> Self {
+        Self {
+            taken: 0,
+            waiting: BioList::new(),
+        }
+    }
+
     fn is_left(&self) -> bool {
         self.taken < RESERVE_BIOS
+    }
+
+    /// See [`Retry::enter`].
+    fn enter(&mut self, bio: Bio) -> Option<Bio> {
+        if !self.is_left() {
+            self.waiting.push(bio);
+            return None;
+        }
+        self.taken = self.taken.saturating_add(1);
+        Some(bio)
+    }
+
+    /// Gives room back; whether somebody waits for it.
+    fn leave(&mut self) -> bool {
+        self.taken = self.taken.saturating_sub(1);
+        !self.waiting.is_empty()
+    }
+
+    /// Who waits for room, if there is some. All of them: who needs it no more would pass it on to nobody.
+    fn may_enter(&mut self) -> BioList {
+        match self.is_left() {
+            true => self.waiting.take(),
+            false => BioList::new(),
+        }
     }
 }
 
@@ -76,19 +134,10 @@ impl_has_work! { impl HasWork<Self> for Retry { self.work } }
 
 impl Retry {
     pub(super) fn new(queues: Arc<Queues>, store: Arc<Store>) -> Result<Arc<Self>> {
-        let lists = Lists {
-            blocked: BioList::new(),
-            again: BioList::new(),
-            flush: BioList::new(),
-        };
-        let room = Room {
-            taken: 0,
-            waiting: BioList::new(),
-        };
         Arc::pin_init(
             pin_init!(Self {
-                lists <- new_irq_spinlock!(lists, c"imgstream:retry"),
-                room <- new_irq_spinlock!(room, c"imgstream:room"),
+                lists <- new_irq_spinlock!(Lists::new(), c"imgstream:retry"),
+                room <- new_irq_spinlock!(Room::new(), c"imgstream:room"),
                 blocked: AtomicU32::new(0),
                 work <- new_work!("imgstream:retry"),
                 queues,
@@ -129,32 +178,14 @@ impl Retry {
 
     /// Takes room for `bio` and gives it back; or keeps it until there is some, then it is submitted again.
     pub(super) fn enter(&self, bio: Bio) -> Option<Bio> {
-        let mut room = self.room.lock();
-        if !room.is_left() {
-            room.waiting.push(bio);
-            return None;
-        }
-        room.taken = room.taken.saturating_add(1);
-        Some(bio)
+        self.room.lock().enter(bio)
     }
 
     /// Gives room back. Any context.
     pub(super) fn leave(self: &Arc<Self>) {
-        let mut room = self.room.lock();
-        room.taken = room.taken.saturating_sub(1);
-        let wanted = !room.waiting.is_empty();
-        drop(room);
+        let wanted = self.room.lock().leave();
         if wanted {
             self.kick();
-        }
-    }
-
-    /// Who waits for room, if there is some. All of them: who needs it no more would pass it on to nobody.
-    fn may_enter(&self) -> BioList {
-        let mut room = self.room.lock();
-        match room.is_left() {
-            true => room.waiting.take(),
-            false => BioList::new(),
         }
     }
 
@@ -165,12 +196,7 @@ impl Retry {
 
     fn take(&self) -> Lists {
         self.blocked.store(0, Ordering::SeqCst);
-        let mut lists = self.lists.lock();
-        Lists {
-            blocked: lists.blocked.take(),
-            again: lists.again.take(),
-            flush: lists.flush.take(),
-        }
+        self.lists.lock().take()
     }
 }
 
@@ -178,20 +204,9 @@ impl WorkItem for Retry {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        let mut lists = this.take();
-        while let Some(bio) = lists.flush.pop() {
-            this.store.flush(bio);
-        }
-        let mut entering = this.may_enter();
-        while let Some(bio) = entering.pop() {
-            bio.submit_again();
-        }
-        while let Some(bio) = lists.again.pop() {
-            bio.submit_again();
-        }
-        while let Some(bio) = lists.blocked.pop() {
-            bio.submit_again();
-        }
+        let lists = this.take();
+        let entering = this.room.lock().may_enter();
+        lists.run(entering, |bio| this.store.flush(bio), Bio::submit_again);
     }
 }
 
@@ -204,4 +219,87 @@ pub(super) fn flushed(mut bio: Bio, result: Result) {
         return;
     }
     bio.end(super::inner::status(result));
+}
+
+#[kunit_tests(imgstream_retry)]
+mod tests {
+    use super::*;
+    use crate::kapi::{
+        bio::Op,
+        testing::Bench, //
+    };
+    use core::cell::RefCell;
+
+    /// A bio that is told by its sector.
+    fn bio(bench: &Bench, sector: u64) -> Result<Bio> {
+        Ok(bench.incoming(Op::Write, sector, 1)?.0)
+    }
+
+    fn sectors(mut list: BioList) -> Result<KVec<u64>> {
+        let mut sectors = KVec::new();
+        while let Some(bio) = list.pop() {
+            sectors.push(bio.sector(), GFP_KERNEL)?;
+        }
+        Ok(sectors)
+    }
+
+    #[test]
+    fn room_is_given_out_by_count_and_the_rest_waits_in_order() -> Result {
+        let (bench, mut room) = (Bench::new()?, Room::new());
+        for sector in 0..u64::from(RESERVE_BIOS) {
+            let entered = room.enter(bio(&bench, sector)?);
+            assert_eq!(entered.map(|bio| bio.sector()), Some(sector));
+        }
+        for sector in 100..103 {
+            assert!(room.enter(bio(&bench, sector)?).is_none());
+        }
+        // Nobody may enter while nothing is left.
+        assert!(room.may_enter().is_empty());
+        // Somebody has to be told, and then it is all of them.
+        assert!(room.leave());
+        assert_eq!(*sectors(room.may_enter())?, [100, 101, 102]);
+        assert!(room.may_enter().is_empty());
+        // One place is free, and just one.
+        assert!(room.enter(bio(&bench, 200)?).is_some());
+        assert!(room.enter(bio(&bench, 201)?).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn who_leaves_tells_nobody_if_nobody_waits() -> Result {
+        let (bench, mut room) = (Bench::new()?, Room::new());
+        drop(room.enter(bio(&bench, 0)?));
+        assert!(!room.leave());
+        // More than came have not left.
+        assert!(!room.leave() && room.is_left());
+        for sector in 0..u64::from(RESERVE_BIOS) {
+            assert!(room.enter(bio(&bench, sector)?).is_some());
+        }
+        assert!(room.enter(bio(&bench, 100)?).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_written_goes_first_and_what_was_blocked_last() -> Result {
+        let (bench, mut lists) = (Bench::new()?, Lists::new());
+        let mut entering = BioList::new();
+        for round in [0, 1] {
+            lists.blocked.push(bio(&bench, 30 + round)?);
+            lists.again.push(bio(&bench, 20 + round)?);
+            entering.push(bio(&bench, 10 + round)?);
+            lists.flush.push(bio(&bench, round)?);
+        }
+        let (flushed, submitted) = (RefCell::new(BioList::new()), RefCell::new(BioList::new()));
+        lists.take().run(
+            entering,
+            |bio| flushed.borrow_mut().push(bio),
+            |bio| submitted.borrow_mut().push(bio),
+        );
+        assert_eq!(*sectors(flushed.into_inner())?, [0, 1]);
+        assert_eq!(*sectors(submitted.into_inner())?, [10, 11, 20, 21, 30, 31]);
+        // They were taken.
+        lists.run(BioList::new(), drop, drop);
+        assert!(bench.disk.take().is_none());
+        Ok(())
+    }
 }

@@ -137,3 +137,114 @@ impl Phase {
         waiters
     }
 }
+
+#[kunit_tests(imgstream_waiter)]
+mod tests {
+    use super::*;
+    use crate::{
+        kapi::testing::every,
+        source::Priority, //
+    };
+
+    const PART: Run = Run::new(3, 4);
+
+    /// Waits until it is stored.
+    fn patient() -> Result<Waiter> {
+        Ok(Waiter::Batch(Asked::new(PART, Priority::Background)?))
+    }
+
+    /// Waits until it arrives.
+    fn impatient() -> Result<Waiter> {
+        Ok(Waiter::Commit(Rescue::new()?))
+    }
+
+    fn waiter(is_patient: bool) -> Result<Waiter> {
+        match is_patient {
+            true => patient(),
+            false => impatient(),
+        }
+    }
+
+    /// A phase, what one gets who waits for the arrival, what one gets who waits until it is stored; `None` waits.
+    type Row = (fn() -> Phase, Option<Result>, Option<Result>);
+
+    const fn waiting() -> Phase {
+        Phase::Waiting(KVec::new(), KVec::new())
+    }
+
+    /// Who is in a list: whether each is patient, and waits for the part that it asked for.
+    fn who(waiters: &Waiters) -> Result<KVec<bool>> {
+        let mut found = KVec::new();
+        for (waiter, part) in waiters {
+            found.push(waiter.is_patient() && *part == PART, GFP_KERNEL)?;
+        }
+        Ok(found)
+    }
+
+    /// What becomes of one who joins: `None`, it waits; or the answer.
+    fn joins(phase: &mut Phase, is_patient: bool) -> Result<Option<Result>> {
+        let answer = phase.join(waiter(is_patient)?, PART)?;
+        // It is given back as it came.
+        let same =
+            |(back, result): (Waiter, Result)| (back.is_patient() == is_patient).then_some(result);
+        answer.map(|answer| same(answer).ok_or(EIO)).transpose()
+    }
+
+    #[test]
+    fn who_joins_waits_or_is_answered_by_what_there_is() {
+        let phases: [Row; 4] = [
+            (waiting, None, None),
+            (|| Phase::Here(KVec::new()), Some(Ok(())), None),
+            (|| Phase::Stored, Some(Ok(())), Some(Ok(()))),
+            (|| Phase::Failed(EIO), Some(Err(EIO)), Some(Err(EIO))),
+        ];
+        assert!(every(phases, |&(phase, arrival, stored)| {
+            let impatient = joins(&mut phase(), false);
+            let patient = joins(&mut phase(), true);
+            impatient == Ok(arrival) && patient == Ok(stored)
+        }));
+    }
+
+    #[test]
+    fn an_arrival_answers_the_impatient_and_storing_the_patient() -> Result {
+        let mut phase = waiting();
+        for is_patient in [false, true, true, false] {
+            assert_eq!(joins(&mut phase, is_patient)?, None);
+        }
+        // Nothing is stored before it arrives.
+        assert!(phase.stored().is_empty());
+        let (early, late) = phase.arrive(Ok(()));
+        assert!(*who(&early)? == [false, false] && late.is_empty());
+        // One more comes while it is stored.
+        assert_eq!(joins(&mut phase, true)?, None);
+        assert_eq!(*who(&phase.stored())?, [true, true, true]);
+        assert!(matches!(phase, Phase::Stored) && phase.stored().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn a_failure_is_everybodys() -> Result {
+        let mut phase = waiting();
+        for is_patient in [false, true] {
+            assert_eq!(joins(&mut phase, is_patient)?, None);
+        }
+        let (early, late) = phase.arrive(Err(EIO));
+        assert!(*who(&early)? == [false] && *who(&late)? == [true]);
+        assert!(matches!(phase, Phase::Failed(error) if error == EIO));
+        assert!(phase.stored().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn a_refusal_is_told_apart_from_what_passes() -> Result {
+        let rescue = Rescue::new()?;
+        let waiter = Waiter::Commit(rescue.clone());
+        assert!(matches!(rescue.look(), rescue::Answer::Waiting));
+        let refusal = crate::kapi::errno::Errno::NoData.into();
+        waiter.fail(PART, refusal);
+        assert!(matches!(rescue.look(), rescue::Answer::Refused(run) if run == PART));
+        waiter.fail(PART, ENOMEM);
+        assert!(matches!(rescue.look(), rescue::Answer::Later));
+        Ok(())
+    }
+}
