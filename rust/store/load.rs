@@ -203,3 +203,100 @@ fn read_what_can_be(disk: &Bdev, start: u64, bytes: &mut [u8]) {
         at = at.saturating_add(BLOCK_LEN as u64);
     }
 }
+
+#[kunit_tests(imgstream_load)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::{
+        every,
+        MemoryDisk, //
+    };
+
+    /// A disk whose blocks 0 to 63 are full of their number plus one, of which block 5 cannot be read.
+    fn disk() -> Result<MemoryDisk> {
+        let disk = MemoryDisk::plain(c"imgstream_kunit")?;
+        for block in 0..64 {
+            let bytes = KVec::from_elem(block as u8 + 1, BLOCK_LEN, GFP_KERNEL)?;
+            disk.data().copy_from_slice(block * BLOCK_LEN, &bytes)?;
+        }
+        disk.break_sectors(5 * 8 + 3..5 * 8 + 4);
+        Ok(disk)
+    }
+
+    /// Whether bytes are those of the disk from `start` on, zeroes where it cannot be read.
+    fn is_disk(bytes: &[u8], start: usize) -> bool {
+        bytes
+            .iter()
+            .zip(start..)
+            .all(|(&byte, at)| match at / BLOCK_LEN {
+                5 => byte == 0,
+                block => byte == block as u8 + 1,
+            })
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_zeroes_block_by_block() -> Result {
+        let disk = disk()?;
+        // Blocks: first and number.
+        let table = [(0, 5), (6, 2), (5, 1), (4, 3), (0, 16), (63, 1)];
+        assert!(every(table, |&(first, blocks)| {
+            let Ok(mut bytes) = KVec::from_elem(0xeeu8, blocks * BLOCK_LEN, GFP_KERNEL) else {
+                return false;
+            };
+            let start = first * BLOCK_LEN;
+            let read = disk
+                .bdev()
+                .map(|disk| read_what_can_be(disk, start as u64, &mut bytes));
+            read.is_ok() && is_disk(&bytes, start)
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn a_place_is_read_as_a_whole_in_pieces() -> Result {
+        let disk = disk()?;
+        let lengths = [
+            512,
+            BLOCK_LEN,
+            BUFFER_BYTES,
+            BUFFER_BYTES + 512,
+            3 * BUFFER_BYTES,
+        ];
+        assert!(every(lengths, |&len| {
+            let place = Extent::new(BLOCK_LEN as u64, len as u64);
+            let Ok(bytes) = disk
+                .bdev()
+                .and_then(|disk| read_place(disk, place).map_err(|_| EIO))
+            else {
+                return false;
+            };
+            bytes.len() == len && is_disk(&bytes, BLOCK_LEN)
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn a_chunk_has_whole_segments_up_to_the_end_of_its_place() -> Result {
+        let disk = disk()?;
+        let mut buffer = KVec::from_elem(0u8, 4 * SEGMENT_LEN, GFP_KERNEL)?;
+        let place = Extent::new(0, 10 * SEGMENT_LEN as u64);
+        // Where in the place it begins, and how many segments it has.
+        let table = [(0, 4), (6, 4), (7, 3), (9, 1), (10, 0), (11, 0)];
+        assert!(every(table, |&(first, segments)| {
+            let from = (first * SEGMENT_LEN) as u64;
+            let Ok(bdev) = disk.bdev() else {
+                return false;
+            };
+            let chunk = Chunk::read(bdev, place, from, &mut buffer);
+            let there = |at| {
+                chunk
+                    .segment(at)
+                    .is_some_and(|bytes| bytes.len() == SEGMENT_LEN)
+            };
+            (0..segments).all(there)
+                && chunk.segment(segments).is_none()
+                && chunk.segment(usize::MAX).is_none()
+        }));
+        Ok(())
+    }
+}

@@ -153,3 +153,42 @@ pub(super) fn write_pair(
         update.advance();
     }
 }
+
+#[kunit_tests(imgstream_superblocks)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::MemoryDisk;
+
+    fn refusal(disk: &MemoryDisk) -> Result<Option<Refusal>> {
+        Ok(find(disk.bdev()?).err())
+    }
+
+    #[test]
+    fn a_disk_without_a_migration_has_none() -> Result {
+        let disk = MemoryDisk::plain(c"imgstream_kunit")?;
+        assert!(refusal(&disk)? == Some(Refusal::NoSuperblock));
+        let data = disk.data();
+        for at in (0..data.len()).step_by(512) {
+            data.copy_from_slice(at, &[0xff; 512])?;
+        }
+        assert!(refusal(&disk)? == Some(Refusal::NoSuperblock));
+        Ok(())
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_read_says_so() -> Result {
+        let disk = MemoryDisk::plain(c"imgstream_kunit")?;
+        disk.break_sectors(0..u64::MAX);
+        assert!(refusal(&disk)? == Some(Refusal::DiskError));
+        Ok(())
+    }
+
+    #[test]
+    fn places_that_cannot_be_read_hold_no_superblock() -> Result {
+        let disk = MemoryDisk::plain(c"imgstream_kunit")?;
+        // All but the first block, which names the others.
+        disk.break_sectors(8..u64::MAX);
+        assert!(refusal(&disk)? == Some(Refusal::NoSuperblock));
+        Ok(())
+    }
+}
