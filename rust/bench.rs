@@ -75,9 +75,7 @@ impl Bench {
             visibility: Visibility::Whole,
             read_only: false,
         };
-        let limits = Limits::stacked(&disk)
-            .plain()
-            .features(Features::NOWAIT | Features::IO_STAT);
+        let limits = Limits::stacked(&disk, Features::NOWAIT | Features::IO_STAT).plain();
         let pass = Arc::pin_init(Pass::new(disk.clone()), GFP_KERNEL)?;
         let bio = BioDisk::add(pass, config(c"imgbench-bio", limits))?;
         let limits = Limits::copied(1 << 20)

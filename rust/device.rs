@@ -220,12 +220,11 @@ impl Device {
         };
         let stream = MqDisk::add(stream, config, stream::DEPTH)?;
         let features = Features::WRITE_CACHE | Features::FUA | Features::NOWAIT | Features::IO_STAT;
-        let limits = Limits::stacked(&self.core.disk)
+        let limits = Limits::stacked(&self.core.disk, features)
             .plain()
             .block_bytes(logical, BLOCK)
             .discard(ZERO_MAX_BYTES, BLOCK)
-            .write_zeroes(ZERO_MAX_BYTES)
-            .features(features);
+            .write_zeroes(ZERO_MAX_BYTES);
         let config = Config {
             name: c"imgstream0",
             size_bytes,

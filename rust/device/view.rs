@@ -58,10 +58,9 @@ pub(super) struct View {
 impl View {
     /// Offers the view.
     pub(super) fn open(core: &Arc<Core>) -> Result<BioDisk<Self>> {
-        let limits = Limits::stacked(&core.disk)
+        let limits = Limits::stacked(&core.disk, Features::IO_STAT)
             .block_bytes(core.tables.geometry().logical_block_bytes, 4096)
-            .plain()
-            .features(Features::IO_STAT);
+            .plain();
         let config = Config {
             name: c"imgstream0-source",
             size_bytes: core.tables.geometry().source_bytes,

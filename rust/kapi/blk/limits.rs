@@ -17,15 +17,17 @@ pub(crate) struct Limits(pub(super) bindings::queue_limits);
 
 impl Limits {
     /// Limits of a device whose bios go to `below` as clones: what the disk asks of alignment is kept, its size limits
-    /// are not, since the block layer splits the clones again.
-    pub(crate) fn stacked(below: &Bdev) -> Self {
+    /// are not, since the block layer splits the clones again. Of `features`, [`Features::NOWAIT`] is taken away if the
+    /// disk lacks it: it would fail the clones.
+    pub(crate) fn stacked(below: &Bdev, features: Features) -> Self {
         let mut lim = pin_init::zeroed();
-        // SAFETY: `lim` is ours, `below` is open.
-        unsafe {
-            bindings::blk_set_stacking_limits(&mut lim);
-            bindings::imgstream_queue_limits_stack(&mut lim, below.as_ptr());
-        }
-        Self(lim)
+        // SAFETY: `lim` is ours.
+        unsafe { bindings::blk_set_stacking_limits(&mut lim) };
+        // Before stacking, which clears what both have to have.
+        let mut this = Self(lim).features(features);
+        // SAFETY: The limits are ours, `below` is open.
+        unsafe { bindings::imgstream_queue_limits_stack(&mut this.0, below.as_ptr()) };
+        this
     }
 
     /// Limits of a queue whose data this module copies: nothing about segments matters.
@@ -114,9 +116,11 @@ mod tests {
     };
     use kernel::error::Result;
 
-    fn limits_over(below: Limits) -> Result<Limits> {
+    const NONE: Features = Features(0);
+
+    fn limits_over(below: Limits, features: Features) -> Result<Limits> {
         let disk = MemoryDisk::new(c"imgstream_below", below)?;
-        Ok(Limits::stacked(disk.bdev()?))
+        Ok(Limits::stacked(disk.bdev()?, features))
     }
 
     #[test]
@@ -124,7 +128,7 @@ mod tests {
         let table = [(512, 512), (512, 4096), (4096, 4096), (1024, 2048)];
         assert!(every(table, |&(logical, physical)| {
             let below = Limits::copied(1 << 20).block_bytes(logical, physical);
-            limits_over(below).is_ok_and(|Limits(limits)| {
+            limits_over(below, NONE).is_ok_and(|Limits(limits)| {
                 (limits.logical_block_size, limits.physical_block_size) == (logical, physical)
             })
         }));
@@ -136,24 +140,42 @@ mod tests {
         assert!(every([3, 511], |&mask| {
             let mut below = Limits::copied(1 << 20).block_bytes(512, 512);
             below.0.dma_alignment = mask;
-            limits_over(below).is_ok_and(|limits| limits.0.dma_alignment >= mask)
+            limits_over(below, NONE).is_ok_and(|limits| limits.0.dma_alignment >= mask)
         }));
         Ok(())
     }
 
     #[test]
     fn stacked_limits_have_the_cache_of_the_disk_below() -> Result {
-        let none = Features(0);
         let table = [
-            none,
+            NONE,
             Features::WRITE_CACHE,
             Features::WRITE_CACHE | Features::FUA,
         ];
         let looked_at = Features::WRITE_CACHE | Features::FUA;
         assert!(every(table.map(|features| features.0), |&features| {
             let below = Limits::copied(1 << 20).block_bytes(512, 512);
-            limits_over(below.features(Features(features)))
+            limits_over(below.features(Features(features)), NONE)
                 .is_ok_and(|limits| limits.0.features & looked_at.0 == features)
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn not_to_wait_is_offered_if_the_disk_below_can_do_it() -> Result {
+        let (nowait, io_stat) = (Features::NOWAIT, Features::IO_STAT);
+        // What is wanted, what the disk below has, and what there is.
+        let table = [
+            (nowait | io_stat, nowait, nowait | io_stat),
+            (nowait | io_stat, NONE, io_stat),
+            (io_stat, nowait, io_stat),
+        ];
+        let table = table.map(|(Features(wanted), Features(has), Features(is))| (wanted, has, is));
+        let looked_at = (nowait | io_stat).0;
+        assert!(every(table, |&(wanted, has, is)| {
+            let below = Limits::copied(1 << 20).block_bytes(512, 512);
+            limits_over(below.features(Features(has)), Features(wanted))
+                .is_ok_and(|limits| limits.0.features & looked_at == is)
         }));
         Ok(())
     }
