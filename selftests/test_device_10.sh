@@ -76,9 +76,9 @@ if [ "$BOOT" = 2 ]; then
 	mount $part /mnt
 	noise &
 	work "$(synced)" &
+	eventually has_synced 80
 	imgstreamctl commit --yes --max 4096
 	eventually half_way
-	eventually has_synced 80
 	power_cut
 fi
 check "the disk is attached after a cut of the commit" attach $part
