@@ -19,8 +19,8 @@ other=$(disk other)
 faulty=/dev/faulty
 faults=/sys/kernel/config/nullb/faulty
 make_faulty() {
-	mount -t configfs config /sys/kernel/config && mkdir $faults &&
-		echo 192 >$faults/size && echo 1 >$faults/memory_backed && echo 1 >$faults/power
+	mount -t configfs config /sys/kernel/config && mkdir "$faults" &&
+		echo 192 >"$faults/size" && echo 1 >"$faults/memory_backed" && echo 1 >"$faults/power"
 }
 contents() {
 	dd if="$1" bs=1M iflag=direct 2>/dev/null | md5sum

@@ -11,6 +11,8 @@
 //! Which reserve it is to be is asked before the copy is made, and a discard may come between: a block that had data here
 //! has none any more. Such a copy does not get into the stream queue, see [`is_local`]: it ends with `AGAIN`, and the
 //! original is looked at again. What of it was written meanwhile is written once more, as it may be until it completes.
+//! The same goes for a copy that would have to wait until a batch of the commit, or a claim, ends: who ends that may need a
+//! copy itself. The original waits, and holds nothing.
 
 use crate::{
     device::{

@@ -30,6 +30,7 @@ use crate::{
         bio::{
             Bio,
             BioList,
+            BioSet,
             Op, //
         },
         blk::{
@@ -186,7 +187,7 @@ impl Head {
     }
 
     /// Splits `sectors` off the front, if that is not all. The rest is submitted again and comes after the front part.
-    fn front(member: &Member, bio: Bio, sectors: u32) -> Option<Bio> {
+    fn front(splits: &BioSet<()>, bio: Bio, sectors: u32) -> Option<Bio> {
         if sectors >= bio.sectors() {
             return Some(bio);
         }
@@ -195,16 +196,11 @@ impl Head {
             bio.end(BlkStatus::AGAIN);
             return None;
         }
-        bio.split_front(sectors, &member.splits)
+        bio.split_front(sectors, splits)
     }
 
     /// Gives both back if there is no memory right now and the bio must not wait.
-    fn send(
-        member: Member,
-        bio: Bio,
-        sector: u64,
-        purpose: Purpose,
-    ) -> Result<(), (Member, Bio)> {
+    fn send(member: Member, bio: Bio, sector: u64, purpose: Purpose) -> Result<(), (Member, Bio)> {
         let mut clone = match member.clones.clone_of(&member.disk, bio) {
             Ok(clone) => clone,
             Err(bio) => return Err((member, bio)),
@@ -242,7 +238,11 @@ impl Head {
             return bio.end(BlkStatus::IOERR);
         };
         let wanted = !bio.is_readahead() || member.connected();
+        let apart = first.sectors < bio.sectors();
         let streamed = match first.piece.place {
+            // A front part that is not of one kind any more, or one that comes from a worker: they must not wait for a front
+            // part, and the stream queue takes blocks of any kind.
+            _ if apart && (bio.is_marked() || member.read_splits.has_made(&bio)) => true,
             Place::Home | Place::Slot => bio.is_marked(),
             Place::Zero => false,
             Place::Absent => wanted,
@@ -250,9 +250,14 @@ impl Head {
         if streamed {
             return Self::to_stream(this, member, bio, first.sectors, way);
         }
-        let Some(bio) = Self::front(&member, bio, first.sectors) else {
+        if apart {
+            // Not in an epoch: what the disk cannot read waits for the network, and its front part with it.
+            drop(member);
+            if let Some(front) = Self::front(&this.core.read_splits, bio, first.sectors) {
+                Self::read(this, front, way);
+            }
             return;
-        };
+        }
         match first.piece.place {
             Place::Home | Place::Slot => {
                 if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Read) {
@@ -330,7 +335,7 @@ impl Head {
     }
 
     fn write_present(member: Member, bio: Bio, first: First) {
-        let Some(bio) = Self::front(&member, bio, first.sectors) else {
+        let Some(bio) = Self::front(&member.splits, bio, first.sectors) else {
             return;
         };
         if first.piece.place == Place::Slot && first.piece.state == BlockState::Clean {
@@ -373,7 +378,7 @@ impl Head {
             Self::wait(member, bio, || claims.any_claimed(run));
             return None;
         }
-        let front = Self::front(member, bio, sectors);
+        let front = Self::front(&member.splits, bio, sectors);
         if front.is_none() {
             member.unclaim(run);
         }
@@ -404,7 +409,7 @@ impl Head {
             return Self::zero_blocks(&member, bio, sectors);
         }
         // A discard of a part of a block is only a hint.
-        if let Some(bio) = Self::front(&member, bio, sectors) {
+        if let Some(bio) = Self::front(&member.splits, bio, sectors) {
             bio.end(BlkStatus::OK);
         }
     }
@@ -424,7 +429,7 @@ impl Head {
         if !discard && !member.disk.can_write_zeroes() {
             return Self::to_stream(this, member, bio, first.sectors, way);
         }
-        let Some(bio) = Self::front(&member, bio, first.sectors) else {
+        let Some(bio) = Self::front(&member.splits, bio, first.sectors) else {
             return;
         };
         if discard && !member.disk.can_discard() {

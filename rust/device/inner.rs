@@ -133,9 +133,12 @@ pub(super) struct Inner {
     pub(super) moves: Arc<PagePool>,
     /// One block of zeroes.
     pub(super) zeroes: PageBuf,
-    /// Front parts of bios that were split.
+    /// Front parts of bios that were split; only for as long as the disk takes.
     #[pin]
     pub(super) splits: BioSet<()>,
+    /// The same of reads, which wait for the network where the disk cannot read.
+    #[pin]
+    pub(super) read_splits: BioSet<()>,
     /// The same of what goes to the stream queue, and may wait there for the network.
     #[pin]
     pub(super) stream_splits: BioSet<()>,
@@ -188,6 +191,7 @@ impl Inner {
             moves: PagePool::new(RESERVE_PAGES)?,
             zeroes,
             splits <- BioSet::new(RESERVE_BIOS, false),
+            read_splits <- BioSet::new(RESERVE_BIOS, false),
             stream_splits <- BioSet::new(RESERVE_BIOS, false),
             clones <- BioSet::new(RESERVE_BIOS, false),
             wholes <- BioSet::new(RESERVE_BIOS, false),
