@@ -84,7 +84,7 @@ pub(crate) fn sweep(step: &Step, all: bool) -> Result<()> {
     let mut failures = BTreeMap::<String, u32>::new();
     let mut nth = 0;
     while nth < MOST_PLACES {
-        nth += if all { 1 } else { 1 + nth / 16 };
+        nth += if all { 1 } else { 1 + nth / 8 };
         let tried = step.attempt(nth)?;
         match &tried.outcome {
             Ok(()) => step
