@@ -26,6 +26,7 @@ for suite in $suites; do
 	planned=$((planned + 1 + ${suite_plan:-0}))
 done
 plan $((planned + 2))
+# shellcheck disable=SC2086 # a list of words
 equal "there are no others" "$(printf '%s\n' $suites | sort)" "$(cd $kunit && printf '%s\n' imgstream* | sort)"
 for suite in $suites; do
 	said "$suite" >/tmp/said
