@@ -20,7 +20,7 @@ use crate::device::status::{bytes, Status};
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::medium::{DiskMedium, Medium};
-use crate::ondisk::{self, pair, Found};
+use crate::ondisk::{self, pair, Found, Reach};
 use crate::refusal::Refusal;
 use crate::stage::{attach, Report};
 use crate::sys;
@@ -71,22 +71,22 @@ impl Area {
 }
 
 /// Refuses what [`finish_disk`] would refuse, and lets both superblocks say
-/// `committed`. `raw` and `view` are as there.
-pub fn begin_disk(raw: &Path, view: &Path) -> Result<()> {
+/// `committed`. `raw`, `view` and `reach` are as there.
+pub fn begin_disk(raw: &Path, view: &Path, reach: Reach) -> Result<()> {
     let mut disk = DiskMedium::open_shared(raw)?;
     let place = raw.display().to_string();
-    begin(&mut disk, &read_anew(view)?, &place).map(drop)
+    begin(&mut disk, &read_anew(view)?, &place, reach).map(drop)
 }
 
 /// Moves the backup GPT to the end of the disk `raw` and wipes the control
 /// area, if it is still one; says whether it was. `view` is where the image's
 /// own blocks are read and written: the imgstream device while it is attached,
-/// else the disk itself.
-pub fn finish_disk(raw: &Path, view: &Path) -> Result<Area> {
+/// else the disk itself. `reach` is where the control area is looked for.
+pub fn finish_disk(raw: &Path, view: &Path, reach: Reach) -> Result<Area> {
     let mut disk = DiskMedium::open_shared(raw)?;
     let mut image = DiskMedium::open_shared(view)?;
     let place = raw.display().to_string();
-    finish_medium(&mut disk, &mut image, &read_anew(view)?, &place)
+    finish_medium(&mut disk, &mut image, &read_anew(view)?, &place, reach)
 }
 
 /// `view` to be read through the page cache, where what was read while blocks
@@ -102,8 +102,9 @@ fn finish_medium(
     view: &mut dyn Medium,
     table: &Disk,
     place: &str,
+    reach: Reach,
 ) -> Result<Area> {
-    let Some((found, area)) = begin(disk, table, place)? else {
+    let Some((found, area)) = begin(disk, table, place, reach)? else {
         return Ok(Area::Ours);
     };
     move_backup(disk, view, table)?;
@@ -117,8 +118,13 @@ fn finish_medium(
 /// The migration that is to be finished. Both copies say so before anything
 /// acts on it: an older one that came back after the control area is zero
 /// would be a commit that goes on without its map.
-fn begin(disk: &mut dyn Medium, table: &Disk, place: &str) -> Result<Option<(Found, Area)>> {
-    let Some(mut found) = ondisk::find_committed(disk, place)? else {
+fn begin(
+    disk: &mut dyn Medium,
+    table: &Disk,
+    place: &str,
+    reach: Reach,
+) -> Result<Option<(Found, Area)>> {
+    let Some(mut found) = ondisk::find_committed(disk, place, reach)? else {
         return Ok(None);
     };
     if found.superblock.state != State::Committed {

@@ -21,7 +21,7 @@ use crate::device::Status;
 use crate::error::{Error, Result};
 use crate::finish::{self, Area};
 use crate::medium::DiskMedium;
-use crate::ondisk;
+use crate::ondisk::{self, Reach};
 use crate::program;
 use crate::refusal::Refusal;
 
@@ -61,7 +61,7 @@ pub fn run(args: Args) -> Result<()> {
     match state_on(&disk)? {
         Some(State::Committed) => finish(&disk),
         // Wiped before, and cut before the unit was gone. An image that was never migrated keeps all of it.
-        None if !is_attached() && !Path::new(HOOKS[0]).exists() => remove(&UNIT),
+        None if !is_attached() && has_begun() => remove(&UNIT),
         _ => Ok(()),
     }
 }
@@ -97,13 +97,13 @@ fn last_steps(found: Option<State>, take_out: &mut dyn FnMut() -> Result<()>) ->
 fn take_out(disk: &Path) -> Result<()> {
     let view = finish::view_of(disk);
     // What would stop the last step stops before the first.
-    finish::begin_disk(disk, &view)?;
+    finish::begin_disk(disk, &view, reach())?;
     println!("taking imgstream out of the boot path");
     remove(&HOOKS)?;
     rebuild_initramfs()?;
     make_durable()?;
     println!("moving the backup of the partition table to the end of the disk");
-    if finish::finish_disk(disk, &view)? == Area::TakenOver {
+    if finish::finish_disk(disk, &view, reach())? == Area::TakenOver {
         println!(
             "a partition has been grown over imgstream's control area: what stands there is left alone"
         );
@@ -153,9 +153,22 @@ fn disk() -> Result<Option<PathBuf>> {
     Ok(blockdev::device_of_mount("/").and_then(|device| blockdev::disk_of(&device)))
 }
 
+/// Whether the hooks are gone: the end of a commit has begun with that. An
+/// image that was never migrated has them, and is started again and again.
+fn has_begun() -> bool {
+    !Path::new(HOOKS[0]).exists()
+}
+
+fn reach() -> Reach {
+    match has_begun() {
+        true => Reach::Disk,
+        false => Reach::Room,
+    }
+}
+
 fn state_on(disk: &Path) -> Result<Option<State>> {
     let mut medium = DiskMedium::open_ro(disk)?;
-    let found = ondisk::find_committed(&mut medium, &disk.display().to_string())?;
+    let found = ondisk::find_committed(&mut medium, &disk.display().to_string(), reach())?;
     Ok(found.map(|found| found.superblock.state))
 }
 

@@ -108,7 +108,13 @@ fn finish(disk: &mut Volatile) -> Result<Area> {
     let dir = tempfile::tempdir().unwrap();
     let table = dumped(disk, &dir.path().join("disk"));
     let disk = RefCell::new(disk);
-    finish_medium(&mut Shared(&disk), &mut Shared(&disk), &table, "disk")
+    finish_medium(
+        &mut Shared(&disk),
+        &mut Shared(&disk),
+        &table,
+        "disk",
+        Reach::Disk,
+    )
 }
 
 fn sector(disk: &Volatile, lba: u64) -> Vec<u8> {

@@ -4,6 +4,7 @@
 use std::io;
 
 use imgstream_engine::pair::{self, Choice};
+use imgstream_engine::plan;
 use imgstream_proto::disk::superblock::{Superblock, SUPERBLOCK_LEN};
 use imgstream_proto::disk::{Copy2, Error as DiskError, State, BLOCK_LEN};
 
@@ -34,17 +35,62 @@ pub fn find(disk: &mut dyn Medium, place: &str) -> Result<Option<Found>> {
     worst.map_or(Ok(None), Err)
 }
 
-/// What a commit has left, whatever the partition table says: at its end the
-/// backup of a GPT goes to the end of the disk, which may have grown since the
-/// control area was planned, so the table bounds nothing any more. Where it
-/// still does, whatever is there counts.
-pub fn find_committed(disk: &mut dyn Medium, place: &str) -> Result<Option<Found>> {
-    let committed = |found: &Found| found.superblock.state == State::Committed;
+/// How far [`find_committed`] looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Where the partition table leaves room for a control area.
+    Room,
+    /// Everywhere. At the end of a commit the backup of a GPT goes to the end
+    /// of the disk, which may have grown since the control area was planned,
+    /// so the table of an end that was cut bounds nothing any more.
+    Disk,
+}
+
+/// What a commit has left. Where the partition table leaves room, whatever is
+/// there counts; elsewhere only what is `committed`. A disk that does not give
+/// all places back may carry one there.
+pub fn find_committed(disk: &mut dyn Medium, place: &str, reach: Reach) -> Result<Option<Found>> {
     if let Some(found) = find(disk, place)? {
-        return Ok(Some(found));
+        return match makes_sense(&found, disk) {
+            true => Ok(Some(found)),
+            false => Err(damaged(place, "its places make no sense").into()),
+        };
     }
-    let mut pairs = pair::scan(disk.size_bytes()).filter_map(|at| find_pair(disk, at).ok());
-    Ok(pairs.find(committed))
+    if reach == Reach::Room {
+        return Ok(None);
+    }
+    let mut unread = None;
+    for at in pair::scan(disk.size_bytes()) {
+        match committed_at(disk, at) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) => unread = unread.or(Some(error)),
+        }
+    }
+    unread.map_or(Ok(None), |error| Err(error.into()))
+}
+
+/// The committed pair of which one copy stands at `at_bytes`.
+fn committed_at(disk: &mut dyn Medium, at_bytes: u64) -> io::Result<Option<Found>> {
+    let one = match read(disk, at_bytes) {
+        Ok(one) => one,
+        Err(Unread::Io(error)) => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    let found = both(disk, one, "").ok();
+    Ok(
+        found
+            .filter(|found| found.superblock.state == State::Committed && makes_sense(found, disk)),
+    )
+}
+
+/// Whether the superblock is a plan of this disk, as the module asks, too:
+/// nobody can be led to write elsewhere.
+fn makes_sense(found: &Found, disk: &dyn Medium) -> bool {
+    let Superblock {
+        geometry, places, ..
+    } = &found.superblock;
+    geometry.disk_bytes <= disk.size_bytes() && plan::check(geometry, places).is_ok()
 }
 
 /// The pair of which one copy stands at `at_bytes`.
@@ -115,10 +161,7 @@ fn places(disk: &mut dyn Medium) -> Result<Vec<u64>> {
 
 /// Reads both copies of the pair that `one` belongs to, and decides.
 fn both(disk: &mut dyn Medium, one: Superblock, place: &str) -> Result<Found> {
-    let damaged = |what: &str| Refusal::DamagedSuperblock {
-        place: place.to_string(),
-        what: what.to_string(),
-    };
+    let damaged = |what: &str| damaged(place, what);
     let [a, b] = pair::locations(&one).ok_or_else(|| damaged("its places make no sense"))?;
     let mut copy = |at| read(disk, at).map_err(Unread::into_damage);
     let (a, b) = (copy(a), copy(b));
@@ -141,6 +184,13 @@ fn both(disk: &mut dyn Medium, one: Superblock, place: &str) -> Result<Found> {
             Err(damaged(&what).into())
         }
         Choice::TwoMigrations => Err(damaged("its copies belong to two migrations").into()),
+    }
+}
+
+fn damaged(place: &str, what: &str) -> Refusal {
+    Refusal::DamagedSuperblock {
+        place: place.to_string(),
+        what: what.to_string(),
     }
 }
 

@@ -6,5 +6,5 @@ pub mod inspect;
 pub mod pair;
 pub mod search;
 
-pub use find::{find, find_committed, Found};
+pub use find::{find, find_committed, Found, Reach};
 pub use search::Search;

@@ -147,24 +147,69 @@ fn a_migration_is_found_after_its_disk_has_grown() {
     }
 }
 
+/// A disk that has grown from 256 MiB to `size_bytes`, with its table, and carries a migration in this state.
+fn moved_table(size_bytes: u64, state: State) -> (Counted, Found) {
+    let (mut disk, superblock) = Counted::migrated(256 * MIB, 24 * MIB);
+    let mut found = find(&mut disk, "disk").unwrap().unwrap();
+    let next = Superblock {
+        state,
+        ..superblock
+    };
+    found.replace(&mut disk.disk, next).unwrap();
+    disk.disk.size_bytes = size_bytes;
+    disk.table(Table::Gpt(size_bytes));
+    (disk, found)
+}
+
 #[test]
 fn what_a_commit_left_is_found_behind_a_table_that_was_moved() {
-    let (old, new) = (256 * MIB, TIB / 8);
     for state in [State::Streaming, State::Committed] {
-        let (mut disk, superblock) = Counted::migrated(old, 24 * MIB);
-        let mut found = find(&mut disk, "disk").unwrap().unwrap();
-        let next = Superblock {
-            state,
-            ..superblock
-        };
-        found.replace(&mut disk.disk, next).unwrap();
-        disk.disk.size_bytes = new;
-        disk.table(Table::Gpt(new));
+        let (mut disk, found) = moved_table(TIB / 8, state);
         assert_eq!(disk.found(), None);
         let expected = (state == State::Committed).then_some(found);
-        let left = find_committed(&mut disk, "disk").unwrap();
+        let left = find_committed(&mut disk, "disk", Reach::Disk).unwrap();
         assert_eq!(left, expected);
     }
+}
+
+#[test]
+fn before_its_end_has_begun_a_commit_is_looked_for_in_few_places() {
+    let (mut disk, _) = moved_table(TIB / 8, State::Committed);
+    disk.found();
+    let few = std::mem::take(&mut disk.reads);
+    assert_eq!(
+        find_committed(&mut disk, "disk", Reach::Room).unwrap(),
+        None
+    );
+    assert_eq!(disk.reads, few);
+}
+
+#[test]
+fn what_is_no_plan_of_the_disk_is_nothing_that_a_commit_left() {
+    for size in [TIB / 8, 256 * MIB] {
+        let (mut disk, mut found) = moved_table(size, State::Committed);
+        let mut next = found.superblock;
+        next.places.journal[1].start_bytes = 0;
+        found.replace(&mut disk.disk, next).unwrap();
+        let left = find_committed(&mut disk, "disk", Reach::Disk);
+        // Where the table leaves room, that is somebody's damage; elsewhere it may be anything.
+        match disk.found() {
+            Some(_) => assert!(left.is_err()),
+            None => assert_eq!(left.unwrap(), None),
+        }
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_read_hides_no_commit() {
+    let (mut disk, found) = moved_table(TIB / 8, State::Committed);
+    let [a, b] = pair::locations(&found.superblock).unwrap();
+    disk.bad = vec![TIB / 16];
+    let left = find_committed(&mut disk, "disk", Reach::Disk).unwrap();
+    assert_eq!(left, Some(found));
+    disk.bad = vec![a, b];
+    let error = find_committed(&mut disk, "disk", Reach::Disk).unwrap_err();
+    assert!(error.to_string().contains("unreadable"), "{error}");
 }
 
 #[test]
