@@ -279,7 +279,10 @@ impl Head {
         if home {
             return Self::write_in(this, member, bio, way);
         }
-        if let Some(bio) = Self::not_held_up(&member, bio) {
+        let run = covering(bio.sector(), bio.sectors());
+        let bio = Self::not_excluded(&member, bio);
+        let bio = bio.and_then(|bio| Self::not_claimed(&member, bio, run));
+        if let Some(bio) = bio {
             durable::write(member, bio);
         }
     }
@@ -322,10 +325,8 @@ impl Head {
         None
     }
 
-    /// The same also for blocks that somebody has claimed.
-    fn not_held_up(member: &Member, bio: Bio) -> Option<Bio> {
-        let bio = Self::not_excluded(member, bio)?;
-        let run = covering(bio.sector(), bio.sectors());
+    /// The same for blocks that somebody has claimed.
+    fn not_claimed(member: &Member, bio: Bio, run: Run) -> Option<Bio> {
         let claimed = || member.tables.claims().any_claimed(run);
         if !claimed() {
             return Some(bio);
@@ -371,6 +372,7 @@ impl Head {
     /// a part of them.
     fn claim_front(member: &Member, bio: Bio, sectors: u32) -> Option<(Bio, Run)> {
         let run = covering(bio.sector(), sectors);
+        let bio = Self::not_claimed(member, bio, run)?;
         let claims = member.tables.claims();
         if !claims.try_claim_all(run) {
             // What was claimed before the one that failed has been given back: somebody may have seen it taken meanwhile.

@@ -58,12 +58,20 @@ impl Lists {
         core::mem::replace(self, Self::new())
     }
 
-    /// Gives each to `flush` or to `submit`, and those of `entering` to that: first what others may wait for.
-    fn run(mut self, mut entering: BioList, flush: impl Fn(Bio), submit: impl Fn(Bio)) {
+    /// Gives each to `flush` or to `submit`, and what `next_to_enter` says to that: first what others may wait for.
+    fn run(
+        mut self,
+        next_to_enter: impl Fn() -> Option<Bio>,
+        flush: impl Fn(Bio),
+        submit: impl Fn(Bio),
+    ) {
         while let Some(bio) = self.flush.pop() {
             flush(bio);
         }
-        for list in [&mut entering, &mut self.again, &mut self.blocked] {
+        while let Some(bio) = next_to_enter() {
+            submit(bio);
+        }
+        for list in [&mut self.again, &mut self.blocked] {
             while let Some(bio) = list.pop() {
                 submit(bio);
             }
@@ -106,11 +114,12 @@ impl Room {
         !self.waiting.is_empty()
     }
 
-    /// Who waits for room, if there is some. All of them: who needs it no more would pass it on to nobody.
-    fn may_enter(&mut self) -> BioList {
+    /// Who has waited longest for room, if there is some. Asked again after that one was submitted: who needs it no more
+    /// would pass it on to nobody.
+    fn next_to_enter(&mut self) -> Option<Bio> {
         match self.is_left() {
-            true => self.waiting.take(),
-            false => BioList::new(),
+            true => self.waiting.pop(),
+            false => None,
         }
     }
 }
@@ -205,8 +214,11 @@ impl WorkItem for Retry {
 
     fn run(this: Arc<Self>) {
         let lists = this.take();
-        let entering = this.room.lock().may_enter();
-        lists.run(entering, |bio| this.store.flush(bio), Bio::submit_again);
+        lists.run(
+            || this.room.lock().next_to_enter(),
+            |bio| this.store.flush(bio),
+            Bio::submit_again,
+        );
     }
 }
 
@@ -254,14 +266,18 @@ mod tests {
             assert!(room.enter(bio(&bench, sector)?).is_none());
         }
         // Nobody may enter while nothing is left.
-        assert!(room.may_enter().is_empty());
-        // Somebody has to be told, and then it is all of them.
+        assert!(room.next_to_enter().is_none());
+        // Somebody has to be told: the first of them, and the next one only if that one does not enter.
         assert!(room.leave());
-        assert_eq!(*sectors(room.may_enter())?, [100, 101, 102]);
-        assert!(room.may_enter().is_empty());
-        // One place is free, and just one.
-        assert!(room.enter(bio(&bench, 200)?).is_some());
-        assert!(room.enter(bio(&bench, 201)?).is_none());
+        let next = room.next_to_enter();
+        assert_eq!(next.as_ref().map(Bio::sector), Some(100));
+        drop(next);
+        let next = room.next_to_enter().and_then(|bio| room.enter(bio));
+        assert_eq!(next.map(|bio| bio.sector()), Some(101));
+        assert!(room.next_to_enter().is_none());
+        // One place was free, and just one.
+        assert!(room.enter(bio(&bench, 200)?).is_none());
+        assert_eq!(*sectors(room.waiting.take())?, [102, 200]);
         Ok(())
     }
 
@@ -290,15 +306,16 @@ mod tests {
             lists.flush.push(bio(&bench, round)?);
         }
         let (flushed, submitted) = (RefCell::new(BioList::new()), RefCell::new(BioList::new()));
+        let entering = RefCell::new(entering);
         lists.take().run(
-            entering,
+            || entering.borrow_mut().pop(),
             |bio| flushed.borrow_mut().push(bio),
             |bio| submitted.borrow_mut().push(bio),
         );
         assert_eq!(*sectors(flushed.into_inner())?, [0, 1]);
         assert_eq!(*sectors(submitted.into_inner())?, [10, 11, 20, 21, 30, 31]);
         // They were taken.
-        lists.run(BioList::new(), drop, drop);
+        lists.run(|| None, drop, drop);
         assert!(bench.disk.take().is_none());
         Ok(())
     }
