@@ -12,6 +12,7 @@ from .accel import accelerator
 from .config import BUILD, SELFTESTS, Failed, kernel, say
 from .initramfs import Initramfs
 from .ktap import Report
+from .monitor import wake_when_asleep
 from .qemu import Disk, Guest, Machine, TimedOut, faults, is_early_int3
 from .target import Target, target_name
 from .test import Test
@@ -133,7 +134,7 @@ class Group:
                 self.outcomes[current].seconds += time.monotonic() - begun_at
                 current = None
             elif word == "host":
-                guest.answer(self._host(rest))
+                guest.answer(self._host(guest, rest))
             elif word in ("next-boot", "power-cut") and current:
                 outcome = self.outcomes[current]
                 outcome.boot, outcome.results, self.again = outcome.boot + 1, (rest[0], rest[1]), current
@@ -155,11 +156,13 @@ class Group:
         if left:
             outcome.report.complaints.append("imgstream.ko was left loaded")
 
-    def _host(self, words: list[str]) -> str:
+    def _host(self, guest: Guest, words: list[str]) -> str:
         if self.target and words == ["target-stop"]:
             self.target.stop()
         elif self.target and words == ["target-start"]:
             self.target.start()
+        elif words == ["wake"]:
+            wake_when_asleep(guest.machine.directory / "monitor")
         else:
             return "unknown"
         return "ok"

@@ -59,7 +59,7 @@ class Machine:
             -nodefaults -display none -no-reboot -kernel {self.kernel} -initrd {self.initramfs}
             -serial file:{self.directory}/console.log
             -chardev socket,id=channel,path={self.directory}/channel,server=on,wait=on
-            -serial chardev:channel""".split()
+            -serial chardev:channel -qmp unix:{self.directory}/monitor,server=on,wait=off""".split()
         words += ["-append", f"console=ttyS0 panic=-1 {self.cmdline}"]
         words += ["-nic", "user,model=virtio-net-pci" if self.network else "none"]
         for number, disk in enumerate(self.disks):

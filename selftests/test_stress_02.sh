@@ -1,0 +1,150 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Thousands of reads wait for a dead network, and a suspend to RAM, CPUs that go and come, queues that are frozen to be set
+# up anew, and what is read and written here get past them. When the network is back every read has its data.
+# needs-disk: disk
+# needs-file: disk 192M
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget fio
+# needs-cmdline: no_console_suspend
+# needs-own-boot: suspends the machine
+# shellcheck source=selftests/guest/common.sh
+. /tests/common.sh
+
+disk=$(disk disk)
+below=/sys/block/${disk#/dev/}
+head=/sys/block/imgstream0
+stream=/sys/block/imgstream0-stream
+tags=128
+sleepers=200
+checked="ioengine=libaio
+thread
+direct=1
+bs=4k
+verify=crc32c
+verify_header_seed=0"
+
+full() {
+	[ "$(value inflight)" -ge "$tags" ]
+}
+# Nothing of it needs the network; TEXT says what goes on meanwhile.
+alive() {
+	alive_word=$1
+	shift
+	check "$*: what is here is read" $guestdisk verify /dev/imgstream0 image --start 100 --blocks 100
+	check "$*: and written durably" $guestdisk stamp --durable /dev/imgstream0 "$alive_word" --start 200 --blocks 20
+	check "$*: so is what is new" $guestdisk stamp --durable /dev/imgstream0 "$alive_word" --start 7000 --blocks 20
+	check "$*: and read" $guestdisk verify /dev/imgstream0 "$alive_word" --start 7000 --blocks 20
+	check "$*: the state is there" imgstreamctl status
+	check "$*: and the reads wait" full
+}
+# Until the machine is woken.
+suspend() {
+	host wake && echo deep >/sys/power/mem_sleep && echo mem >/sys/power/state
+}
+# online 0|1: the second CPU.
+online() {
+	echo "$1" >/sys/devices/system/cpu/cpu1/online
+}
+# set_up QUEUE: freezes and thaws it, by each attribute that does and that it has.
+set_up() {
+	for scheduler in $(tr -d '[]' 2>/dev/null <"$1/queue/scheduler"); do
+		echo "$scheduler" >"$1/queue/scheduler" || return
+	done
+	for name in nr_requests wbt_lat_usec max_sectors_kb; do
+		value=$(cat "$1/queue/$name" 2>/dev/null) || continue
+		echo $((value / 2 + 1)) >"$1/queue/$name" && echo "$value" >"$1/queue/$name" || return
+	done
+}
+sleeps() {
+	read -r sleeps_stat <"/proc/$1/stat"
+	case $sleeps_stat in *') D '*) true ;; *) false ;; esac
+}
+all_sleep() {
+	for pid in $readers; do
+		sleeps "$pid" || return
+	done
+}
+read_block() {
+	exec dd if=/dev/imgstream0 of=/tmp/read bs=4096 skip="$1" seek="$1" count=1 iflag=direct conv=notrunc 2>/dev/null
+}
+
+read_well() {
+	[ ! -e /tmp/failed ] && $guestdisk verify /tmp/read image --start 6201 --blocks "$sleepers"
+}
+
+make_image
+# Blocks that know whether they are whole, so that all of many that come at once can be looked at.
+cat >/tmp/make <<END
+[make]
+filename=/tmp/image
+$checked
+direct=0
+ioengine=psync
+rw=write
+do_verify=0
+offset=8m
+size=16m
+END
+cat >/tmp/jobs <<END
+[global]
+filename=/dev/imgstream0
+$checked
+rw=randread
+iodepth=2048
+size=8m
+[first]
+offset=8m
+[second]
+offset=16m
+END
+
+plan 40
+check "the image has blocks that can be checked" fio /tmp/make
+echo 0 >/proc/sys/kernel/hung_task_timeout_secs
+serve /tmp/image
+check "a disk is laid out" lay_out_own "$disk"
+add_settings "$disk"
+check "the module attaches it" load disk="$disk"
+imgstreamctl fill off
+eventually idle
+check "some blocks are fetched" $guestdisk verify /dev/imgstream0 image --start 16 --blocks 300
+stop_serving
+eventually gone
+fio /tmp/jobs >/tmp/fio 2>&1 &
+fio=$!
+eventually full
+alive one "thousands wait"
+check "the machine sleeps and wakes" suspend
+alive two "after that"
+
+readers=
+for n in $(seq $sleepers); do
+	read_block $((6200 + n)) &
+	readers="$readers $!"
+done
+eventually all_sleep
+check "a CPU goes" online 0
+alive three "on one CPU"
+check "it comes back" online 1
+check "the queue of the disk is set up anew" set_up "$below"
+check "and that of the device" set_up $head
+set_up $stream &
+setter=$!
+eventually sleeps $setter
+alive four "with the stream queue frozen"
+refuse "and who froze it waits" ended $setter
+
+serve /tmp/image
+wait $setter
+equal "with the network back the stream queue is set up" 0 $?
+wait $fio
+equal "each read of thousands has its data" 0 $?
+for reader in $readers; do
+	wait "$reader" || echo "$reader" >>/tmp/failed
+done
+check "and so has each of those who slept" read_well
+equal "no error was met" "0 0 0" "$(value errors_read) $(value errors_write) $(value errors_journal)"
+check "the module goes" unload
+check "the disk checks clean" imgstreamctl check "$disk"
+stop_serving
+finish
