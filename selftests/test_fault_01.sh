@@ -43,7 +43,7 @@ no_failure() {
 	equal "$want_text" "" "$(printf '%s\n' "$sweep_output" | sed 1d)"
 }
 
-plan 25
+plan 26
 check "faults can be ordered" faults_anywhere
 check "for the module while it is being loaded" faults_in_init
 want_of_memory "the module is loaded" insmod $module
@@ -61,6 +61,7 @@ no_failure "what was written is made durable" sync $whole
 want_of_memory "the source view is opened" source-view
 want_of_memory "a disk is detached" detach "$(disk disk)"
 check "it detaches" imgstreamctl detach
+check "it gets settings" add_settings "$(disk disk)"
 check "the disk has nothing wrong" imgstreamctl check "$(disk disk)"
 check "it attaches again" imgstreamctl attach "$(disk disk)"
 want_of_memory "the fill is switched on" fill

@@ -42,7 +42,7 @@ truncate -s 67117056 /tmp/image
 $guestdisk lun /tmp/image
 serve /tmp/image
 
-plan 25
+plan 26
 check "faults can be ordered" faults_anywhere
 check "a disk is laid out" lay_out_own "$(disk disk)"
 check "the module loads" load
@@ -76,6 +76,7 @@ eventually independent
 calm
 pass "the fill ends after some of its allocations failed"
 check "it detaches" imgstreamctl detach
+check "it gets settings" add_settings "$(disk disk)"
 check "the disk has nothing wrong" imgstreamctl check "$(disk disk)"
 check "it attaches again" imgstreamctl attach "$(disk disk)"
 storm 2

@@ -117,10 +117,6 @@ fn report(places: u32, failures: &BTreeMap<String, u32>) -> Result<()> {
     for (sentence, count) in failures {
         println!("{count}: {sentence}");
     }
-    ensure!(
-        places > 0,
-        "nothing was allocated: are the fault attributes set up?"
-    );
     Ok(())
 }
 
