@@ -100,8 +100,18 @@ load() {
 	insmod /modules/imgstream.ko "$@"
 }
 
+# unload: also while a disk is attached. Where lockdep is, a socket holds the module whose lock class it has until it is gone
+# (sk_owner_set() in <net/sock.h>), so that the disk has to be detached first there.
 unload() {
+	if [ -e /proc/lockdep ] && [ -e /sys/block/imgstream0 ]; then
+		imgstreamctl detach || return
+		eventually unheld
+	fi
 	rmmod imgstream
+}
+
+unheld() {
+	[ "$(cat /sys/module/imgstream/refcnt)" = 0 ]
 }
 
 # The files of the attached device, and the program that lays disks out and knows contents.
