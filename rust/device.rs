@@ -408,9 +408,12 @@ fn open(path: &CStr) -> Result<Arc<Bdev>, Refusal> {
     Arc::new(disk, GFP_KERNEL).map_err(memory)
 }
 
+/// A disk whose partitions are gone, and come back when this is dropped.
+type Hidden = ScopeGuard<Arc<Bdev>, fn(Arc<Bdev>)>;
+
 /// The raw partitions carry the target's file systems with most of their blocks missing: nobody is to mount them. Not
-/// before it is certain that the disk is ours, so that a refusal leaves them. They come back when the answer is dropped.
-fn hide(disk: Arc<Bdev>) -> Result<ScopeGuard<Arc<Bdev>, impl FnOnce(Arc<Bdev>)>, Refusal> {
+/// before it is certain that the disk is ours, so that a refusal leaves them.
+fn hide(disk: Arc<Bdev>) -> Result<Hidden, Refusal> {
     disk.drop_partitions().map_err(|error| {
         if error == EBUSY {
             Refusal::DiskBusy
@@ -418,11 +421,13 @@ fn hide(disk: Arc<Bdev>) -> Result<ScopeGuard<Arc<Bdev>, impl FnOnce(Arc<Bdev>)>
             Refusal::DiskError
         }
     })?;
-    Ok(ScopeGuard::new_with_data(disk, |disk| {
-        if let Err(error) = disk.find_partitions() {
-            pr_warn!("the disk's partitions cannot be found again ({error:?})\n");
-        }
-    }))
+    Ok(ScopeGuard::new_with_data(disk, show))
+}
+
+fn show(disk: Arc<Bdev>) {
+    if let Err(error) = disk.find_partitions() {
+        pr_warn!("the disk's partitions cannot be found again ({error:?})\n");
+    }
 }
 
 /// The repository, unless nothing of it is missing: then it is never contacted again.
