@@ -153,6 +153,7 @@ class Head(unittest.TestCase):
         self.assertEqual((test.flavors, test.own_boot, test.cmdline), (["debug"], True, ["a=1", "b"]))
         self.assertEqual((test.own_modules, test.faults), (["x/y.ko"], ["BUG: .* x"]))
         self.assertEqual(self.read("#!/bin/sh\n").flavors, ["stock", "debug"])
+        self.assertTrue(self.read("#!/bin/sh\n# needs-long: hours\n").long)
 
     def test_mistakes_are_refused(self) -> None:
         for line in ("# needs-disk: unknown", "# needs-nonsense: x", "# needs-file: a"):

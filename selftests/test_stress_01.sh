@@ -8,6 +8,7 @@
 # needs-file: expected 64M
 # needs-disk: expected
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget fio dd
+# needs-long: minutes without KVM
 # needs-own-boot: boots twice
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
@@ -32,7 +33,9 @@ ioengine=libaio
 thread
 size=2m
 randseed=$1
-loops=${STRESS_ROUNDS:-1}
+# Rounds; more of them where there is time.
+loops=1
+[ -z "$LONG" ] || loops=4
 verify_fatal=1
 rw=randwrite
 [direct]
@@ -105,7 +108,7 @@ load_on() {
 	fio /tmp/jobs >/tmp/fio 2>&1 &
 	fio=$!
 	$guestdisk exercise /dev/imgstream0 --seed "$1" --first "$1" --end $(($1 + 2048)) \
-		--operations $((150 * ${STRESS_ROUNDS:-1})) --expected "$expected" >/tmp/exercise 2>&1 &
+		--operations $((150 * loops)) --expected "$expected" >/tmp/exercise 2>&1 &
 	exercise=$!
 	kill_target
 	kill_target

@@ -6,6 +6,7 @@
 # needs-file: disk 192M
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget fio
 # needs-cmdline: no_console_suspend
+# needs-long: minutes without KVM
 # needs-own-boot: suspends the machine
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh

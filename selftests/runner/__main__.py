@@ -2,6 +2,7 @@
 """selftests/run: see ../run."""
 
 import argparse
+import os
 import sys
 import time
 
@@ -28,7 +29,10 @@ def _chosen(names: list[str]) -> list[Test]:
     elsewhere = [test.name for test in tests if flavor() not in test.flavors]
     if names and elsewhere:
         raise Failed(f"{', '.join(elsewhere)}: not for the {flavor()} kernel")
-    return [test for test in tests if test.name not in elsewhere]
+    later = [test.name for test in tests if test.long and not names and not os.environ.get("IMGSTREAM_LONG")]
+    if later:
+        say(f"left for make check-long: {', '.join(later)}")
+    return [test for test in tests if test.name not in elsewhere + later]
 
 
 def _show(number: int, name: str, outcome: Outcome) -> None:

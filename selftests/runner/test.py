@@ -10,6 +10,7 @@
     # needs-own-boot: REASON                         no other test in the same boot
     # needs-cmdline: WORD...                         on the kernel's command line (a boot of its own)
     # needs-kernel: debug                            runs on that kernel only
+    # needs-long: REASON                             runs only in make check-long, or when named
     # needs-own-module: PATH...                      other modules of ours, below the module's build directory; not loaded
     # needs-fault: REGEX                             a fault that has to be in the kernel's log, and is no failure
     # needs-time: SECONDS                            after which a silent test counts as hung (default 300)
@@ -57,6 +58,7 @@ class Test:
     memory_mib: int = 1024
     own_boot: bool = False
     cmdline: list[str] = field(default_factory=list)
+    long: bool = False
     flavors: list[str] = field(default_factory=lambda: ["stock", "debug"])
     own_modules: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -117,6 +119,8 @@ class Test:
                 self.own_boot = True
             case "cmdline":
                 self.cmdline, self.own_boot = words, True
+            case "long":
+                self.long = True
             case "kernel":
                 self.flavors = words
             case "own-module":
