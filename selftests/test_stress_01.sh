@@ -14,6 +14,9 @@
 . /tests/common.sh
 
 disk=$(disk disk)
+# More of everything where there is time.
+rounds=${LONG:+4}
+rounds=${rounds:-1}
 expected=$(disk expected)
 # Blocks: what is not written before the first load, two loads, what is not written behind the second.
 first=1024 load_blocks=7168
@@ -33,9 +36,7 @@ ioengine=libaio
 thread
 size=2m
 randseed=$1
-# Rounds; more of them where there is time.
-loops=1
-[ -z "$LONG" ] || loops=4
+loops=$rounds
 verify_fatal=1
 rw=randwrite
 [direct]
@@ -108,7 +109,7 @@ load_on() {
 	fio /tmp/jobs >/tmp/fio 2>&1 &
 	fio=$!
 	$guestdisk exercise /dev/imgstream0 --seed "$1" --first "$1" --end $(($1 + 2048)) \
-		--operations $((150 * loops)) --expected "$expected" >/tmp/exercise 2>&1 &
+		--operations $((150 * rounds)) --expected "$expected" >/tmp/exercise 2>&1 &
 	exercise=$!
 	kill_target
 	kill_target
