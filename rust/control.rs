@@ -15,6 +15,7 @@ use crate::{
             FileOperations,
             Registration, //
         },
+        pm::NoHibernation,
         sysfs::{
             Files,
             Group,
@@ -83,7 +84,12 @@ struct Attached {
     // None while the disk is being detached, and when there was no memory.
     files: Option<Group<Shown>>,
     device: Arc<Device>,
+    _awake: Pin<KBox<NoHibernation>>,
 }
+
+/// The kernel that reads a hibernation image back attaches the disk to do so, and writes to it; the one that it wakes knows
+/// nothing of that. Nor may an image that was in the target's swap space take the place of a kernel that has attached.
+const NO_HIBERNATION: &str = "an imgstream disk is attached";
 
 /// The device for those who only look.
 struct Shown(Arc<Device>);
@@ -119,6 +125,9 @@ impl Manager {
     }
 
     fn attach(&self, path: &CStr) -> Result<(), Refusal> {
+        // Without the lock: may wait until the machine wakes up.
+        let awake = KBox::pin_init(NoHibernation::new(NO_HIBERNATION), GFP_KERNEL)
+            .map_err(|_| Refusal::Memory)?;
         let mut attached = self.attached.lock();
         if attached.is_some() {
             return Err(Refusal::Attached);
@@ -131,7 +140,11 @@ impl Manager {
             pr_err!("{path:?} is attached, but there is no memory for its files in sysfs\n");
         }
         device.announce();
-        *attached = Some(Attached { files, device });
+        *attached = Some(Attached {
+            files,
+            device,
+            _awake: awake,
+        });
         Ok(())
     }
 

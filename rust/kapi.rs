@@ -18,6 +18,7 @@ pub(crate) mod net;
 pub(crate) mod noio;
 pub(crate) mod page;
 pub(crate) mod param;
+pub(crate) mod pm;
 pub(crate) mod sync;
 pub(crate) mod sysfs;
 #[cfg(CONFIG_KUNIT = "y")]
