@@ -27,6 +27,7 @@ use crate::{
         stream::Stream, //
     },
     kapi::{
+        bdev::Bdev,
         bio::{
             Bio,
             BioList,
@@ -115,6 +116,10 @@ impl BioDriver for Head {
 
     fn closed(&self) -> &AtomicBool {
         &self.closed
+    }
+
+    fn below(&self) -> Option<&Bdev> {
+        Some(&self.core.disk)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         },
     },
     kapi::{
+        bdev::Bdev,
         bio::{
             Bio,
             Op, //
@@ -108,6 +109,10 @@ impl BioDriver for View {
 
     fn closed(&self) -> &AtomicBool {
         &self.closed
+    }
+
+    fn below(&self) -> Option<&Bdev> {
+        Some(&self.core.disk)
     }
 }
 

@@ -78,6 +78,30 @@ bool imgstream_disk_close_if_unused(struct gendisk *disk, bool *closed)
 	return unused;
 }
 
+/*
+ * The geometry of the disk below, with as many cylinders as this one has: partitioning tools
+ * write it into tables that stand on that disk itself after a commit.
+ */
+int imgstream_disk_getgeo(struct gendisk *disk, struct block_device *below,
+			  struct hd_geometry *geo)
+{
+	struct gendisk *lower = below->bd_disk;
+	unsigned long start = geo->start;
+	unsigned int per_cylinder;
+	int err;
+
+	if (!lower->fops->getgeo)
+		return -ENOTTY;
+	err = lower->fops->getgeo(lower, geo);
+	if (err)
+		return err;
+	geo->start = start;
+	per_cylinder = geo->heads * geo->sectors;
+	if (per_cylinder)
+		geo->cylinders = min_t(u64, div_u64(get_capacity(disk), per_cylinder), U16_MAX);
+	return 0;
+}
+
 void imgstream_queue_limits_stack(struct queue_limits *lim, struct block_device *bdev)
 {
 	queue_limits_stack_bdev(lim, bdev, 0, "imgstream");

@@ -5,6 +5,7 @@
 #include <linux/bio.h>
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
+#include <linux/hdreg.h>
 #include <linux/mempool.h>
 #include <linux/percpu-refcount.h>
 
@@ -18,6 +19,8 @@ struct request *imgstream_blk_mq_rq_from_pdu(void *pdu);
 void *imgstream_blk_mq_rq_to_pdu(struct request *rq);
 unsigned int imgstream_disk_openers(struct gendisk *disk);
 bool imgstream_disk_close_if_unused(struct gendisk *disk, bool *closed);
+int imgstream_disk_getgeo(struct gendisk *disk, struct block_device *below,
+			  struct hd_geometry *geo);
 void imgstream_queue_limits_stack(struct queue_limits *lim, struct block_device *bdev);
 unsigned int imgstream_bdev_max_discard_sectors(struct block_device *bdev);
 unsigned int imgstream_bdev_write_zeroes_sectors(struct block_device *bdev);

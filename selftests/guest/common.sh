@@ -217,6 +217,11 @@ partition_now() {
 	partition "$@" && blockdev --rereadpt "$1"
 }
 
+# partition_name NUMBER DISK: with "p" behind a digit.
+partition_name() {
+	case $2 in *[0-9]) echo "${2}p$1" ;; *) echo "$2$1" ;; esac
+}
+
 # disk NAME: the device of a needs-disk line.
 disk() {
 	eval "disk_serial=\${DISK_$1:?no such disk}"
@@ -356,6 +361,15 @@ has_worked() {
 	[ $(($(writes_done) - work_done)) -ge 200 ]
 }
 
+# make_contents DISK: that disk of 32 MiB and /tmp/image have a GPT with an ext4 and a swap area, all with names.
+make_contents() {
+	make_image && dd if=/tmp/image of="$1" bs=4096 count=8192 2>/dev/null &&
+		printf 'label: gpt\nsize=16M,name=first,type=L\nsize=8M,name="second one",type=S\n' | sfdisk --quiet "$1" &&
+		/usr/sbin/mke2fs -q -t ext4 -b 4096 -L files "$(partition_name 1 "$1")" &&
+		/usr/sbin/mkswap -q -L pages "$(partition_name 2 "$1")" && sync &&
+		dd if="$1" of=/tmp/image bs=4096 conv=notrunc 2>/dev/null
+}
+
 # serve FILE [OPTION...]: a target inside of the machine that shows FILE as LUN 1 of $own_target.
 own_portal=127.0.0.1:3260
 own_target=iqn.2026-11.test.imgstream:image
@@ -378,6 +392,11 @@ stop_serving() {
 # lay_out_own DEVICE [OPTION...]: as lay_out, of that target.
 lay_out_own() {
 	$guestdisk disk "$@" --portal $own_portal --target $own_target
+}
+
+# lay_out_contents: the disk "disk", with /tmp/image in the boot blocks as a migration puts them there.
+lay_out_contents() {
+	lay_out_own "$(disk disk)" && dd if=/tmp/image of="$(disk disk)" bs=4096 count=16 conv=notrunc,fsync 2>/dev/null
 }
 
 # Faults that are ordered through debugfs or fail-nth hit every allocation, also those that could wait for memory. Only on

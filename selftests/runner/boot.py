@@ -214,8 +214,9 @@ class Group:
                 volatile = Volatile(test.directory() / name, machine.directory, f"{test.name} {outcome.boot}")
                 self.volatile.append(volatile)
                 file = volatile.url
-            block_bytes = 4096 if "4k" in kinds else 512
-            machine.disks.append(Disk(file, serial, "ro" in kinds, block_bytes))
+            logical = 4096 if "4k" in kinds else 512
+            physical = 4096 if "512e" in kinds else logical
+            machine.disks.append(Disk(file, serial, "ro" in kinds, logical, physical))
             lines.append(f"DISK_{name}={serial}")
         return "".join(f"{line}\n" for line in lines)
 

@@ -37,7 +37,8 @@ class Disk:
     file: Path | str
     serial: str
     read_only: bool = False
-    block_bytes: int = 512
+    logical_bytes: int = 512
+    physical_bytes: int = 512
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Machine:
         for number, disk in enumerate(self.disks):
             read_only = "on" if disk.read_only else "off"
             words += ["-drive", f"file={disk.file},if=none,id=d{number},format=raw,discard=unmap,read-only={read_only}"]
-            sizes = f"logical_block_size={disk.block_bytes},physical_block_size={disk.block_bytes}"
+            sizes = f"logical_block_size={disk.logical_bytes},physical_block_size={disk.physical_bytes}"
             words += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.serial},{sizes}"]
         return words
 

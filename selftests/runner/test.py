@@ -2,7 +2,7 @@
 """A test: a shell script whose first comments say what it needs.
 
     # needs-file: NAME SIZE [RECIPE [ARGUMENT...]]   a file made on the host, by selftests/recipes/RECIPE if given
-    # needs-disk: NAME [ro] [4k] [volatile]          that file as a virtio disk; `disk NAME` is its device
+    # needs-disk: NAME [ro] [4k] [512e] [volatile]   that file as a virtio disk; `disk NAME` is its device
     # needs-target: NAME                             that file as an iSCSI LUN; `target_name NAME` is its target
     # needs-module: NAME...                          kernel modules
     # needs-program: NAME...                         programs of the build root; of the tools when with tools/ before it
@@ -25,8 +25,8 @@ from pathlib import Path
 from .config import BUILD, SELFTESTS, Failed
 
 NEED = re.compile(r"^# needs-([a-z-]+):\s*(.*)$")
-# Read-only; with logical blocks of 4 KiB; with a write cache that is lost when the machine ends.
-DISK_KINDS = {"ro", "4k", "volatile"}
+# Read-only; with logical blocks of 4 KiB, or only physical ones; with a write cache that is lost when the machine ends.
+DISK_KINDS = {"ro", "4k", "512e", "volatile"}
 SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 

@@ -8,6 +8,7 @@
 use crate::{
     bindings,
     kapi::{
+        bdev::Bdev,
         bio::Bio,
         blk::{
             limits::Limits,
@@ -186,6 +187,11 @@ pub(crate) trait BioDriver: Send + Sync + 'static {
 
     /// Where it is noted that nobody may open the disk any more.
     fn closed(&self) -> &AtomicBool;
+
+    /// The disk below, whose geometry this one has.
+    fn below(&self) -> Option<&Bdev> {
+        None
+    }
 }
 
 /// A bio-based disk.
@@ -205,6 +211,7 @@ impl<T: BioDriver> BioDisk<T> {
     const FOPS: &'static Fops = &Fops(bindings::block_device_operations {
         submit_bio: Some(Self::submit_bio),
         open: Some(Self::open),
+        getgeo: Some(Self::getgeo),
         owner: THIS_MODULE.as_ptr(),
         ..pin_init::zeroed()
     });
@@ -271,6 +278,23 @@ impl<T: BioDriver> BioDisk<T> {
             true => ENXIO.to_errno(),
             false => 0,
         }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the block layer for a disk made by `add` that somebody has open, with a geometry to fill in. Process
+    /// context; may sleep.
+    unsafe extern "C" fn getgeo(
+        disk: *mut bindings::gendisk,
+        geometry: *mut bindings::hd_geometry,
+    ) -> core::ffi::c_int {
+        // SAFETY: The disk's private data is the `T` given to `add`, which lives as long as the disk is there.
+        let driver = unsafe { ArcBorrow::from_raw((*disk).private_data as *const T) };
+        let Some(below) = driver.below() else {
+            return ENOTTY.to_errno();
+        };
+        // SAFETY: Disk and geometry are the caller's. `below` keeps its disk open, and so that disk's driver loaded.
+        unsafe { bindings::imgstream_disk_getgeo(disk, below.as_ptr(), geometry) }
     }
 
     /// What finds the partitions.
