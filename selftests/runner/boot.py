@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .accel import accelerator
-from .config import BUILD, SELFTESTS, Failed, kernel, say
+from .config import BUILD, SELFTESTS, TOP, Failed, kernel, say
 from .initramfs import Initramfs
 from .ktap import Report
 from .monitor import wake_when_asleep
@@ -175,6 +175,8 @@ class Group:
         for program in dict.fromkeys(program for test in tests for program in test.programs):
             if program.startswith("tools/"):
                 initramfs.add(BUILD / program, f"usr/bin/{Path(program).name}")
+            elif program.startswith("initramfs/"):
+                initramfs.add(TOP / program, f"installed/{Path(program).name}")
             else:
                 initramfs.add_program(program)
         for module in ["imgstream.ko"] + [module for test in tests for module in test.own_modules]:

@@ -5,7 +5,7 @@
     # needs-disk: NAME [ro] [4k] [512e] [volatile]   that file as a virtio disk; `disk NAME` is its device
     # needs-target: NAME                             that file as an iSCSI LUN; `target_name NAME` is its target
     # needs-module: NAME...                          kernel modules
-    # needs-program: NAME...                         programs of the build root; of the tools when with tools/ before it
+    # needs-program: NAME...                         programs of the build root; of ours with tools/ or initramfs/ before it
     # needs-memory: MIB                              of the VM (a boot of its own)
     # needs-own-boot: REASON                         no other test in the same boot
     # needs-cmdline: WORD...                         on the kernel's command line (a boot of its own)
