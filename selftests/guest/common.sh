@@ -236,6 +236,11 @@ disk() {
 	return 1
 }
 
+# unplug NAME: the machine is asked to let go of the disk of a needs-disk line, which is back at the next boot.
+unplug() {
+	eval "host unplug \"\${DISK_$1:?no such disk}\""
+}
+
 # weak_disk NAME: $weak is that disk, below a mapping that can be made to fail. Needs dm_mod and dmsetup.
 weak=/dev/dm-0
 weak_disk() {

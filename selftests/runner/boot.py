@@ -12,7 +12,7 @@ from .accel import accelerator
 from .config import BUILD, SELFTESTS, TOP, Failed, kernel, say
 from .initramfs import Initramfs
 from .ktap import Report
-from .monitor import wake_when_asleep
+from .monitor import unplug, wake_when_asleep
 from .qemu import Disk, Guest, Machine, TimedOut, faults, is_early_int3
 from .target import Target, target_name
 from .test import Test
@@ -163,6 +163,8 @@ class Group:
             self.target.start()
         elif words == ["wake"]:
             wake_when_asleep(guest.machine.directory / "monitor")
+        elif words[:1] == ["unplug"]:
+            return "ok" if unplug(guest.machine.directory / "monitor", words[-1]) else "not there"
         else:
             return "unknown"
         return "ok"

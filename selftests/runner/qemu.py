@@ -32,7 +32,7 @@ class TimedOut(Exception):
 
 @dataclass
 class Disk:
-    """A virtio disk: its file (or what else QEMU opens), the serial number by which the guest knows it."""
+    """A virtio disk: its file (or what else QEMU opens), the serial number by which the guest and QEMU know it."""
 
     file: Path | str
     serial: str
@@ -68,7 +68,7 @@ class Machine:
             read_only = "on" if disk.read_only else "off"
             words += ["-drive", f"file={disk.file},if=none,id=d{number},format=raw,discard=unmap,read-only={read_only}"]
             sizes = f"logical_block_size={disk.logical_bytes},physical_block_size={disk.physical_bytes}"
-            words += ["-device", f"virtio-blk-pci,drive=d{number},serial={disk.serial},{sizes}"]
+            words += ["-device", f"virtio-blk-pci,drive=d{number},id={disk.serial},serial={disk.serial},{sizes}"]
         return words
 
 
