@@ -42,6 +42,13 @@ alive() {
 suspend() {
 	host wake && echo deep >/sys/power/mem_sleep && echo mem >/sys/power/state
 }
+# freeze MILLISECONDS: everything, for so long at most, as a suspend begins; then it goes on.
+freeze() {
+	echo "$1" >/sys/power/pm_freeze_timeout &&
+		echo 0 >/sys/module/suspend/parameters/pm_test_delay &&
+		echo freezer >/sys/power/pm_test &&
+		echo mem >/sys/power/state
+}
 # online 0|1: the second CPU.
 online() {
 	echo "$1" >/sys/devices/system/cpu/cpu1/online
@@ -99,7 +106,7 @@ offset=8m
 offset=16m
 END
 
-plan 40
+plan 43
 check "the image has blocks that can be checked" fio /tmp/make
 echo 0 >/proc/sys/kernel/hung_task_timeout_secs
 serve /tmp/image
@@ -124,6 +131,8 @@ for n in $(seq $sleepers); do
 	readers="$readers $!"
 done
 eventually all_sleep
+refuse "while programs sleep in reads the machine does not" freeze 1000
+equal "for they cannot be frozen" freeze "$(cat /sys/power/suspend_stats/last_failed_step)"
 check "a CPU goes" online 0
 alive three "on one CPU"
 check "it comes back" online 1
@@ -144,6 +153,7 @@ for reader in $readers; do
 	wait "$reader" || echo "$reader" >>/tmp/failed
 done
 check "and so has each of those who slept" read_well
+check "and now it would sleep" freeze 20000
 equal "no error was met" "0 0 0" "$(value errors_read) $(value errors_write) $(value errors_journal)"
 check "the module goes" unload
 check "the disk checks clean" imgstreamctl check "$disk"
