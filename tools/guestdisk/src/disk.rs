@@ -65,13 +65,14 @@ pub(crate) fn lun(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes source, boot blocks, relocated blocks and control area.
+/// Writes source, unless it is there `as_is`, boot blocks, relocated blocks and control area.
 pub(crate) fn lay_out(
     path: &Path,
     portal: SocketAddr,
     target: &str,
     facts: &Facts,
     boot_blocks: u32,
+    as_is: bool,
 ) -> Result<()> {
     let mut disk = OpenOptions::new().read(true).write(true).open(path)?;
     let disk_bytes = size_bytes(&mut disk)?;
@@ -83,13 +84,16 @@ pub(crate) fn lay_out(
         state: BootState::Live,
         relocated_bytes: plan.geometry.relocated_start_bytes,
     }];
-    for number in 0..plan.geometry.source_bytes / BLOCK_BYTES {
-        disk.write_all_at(&stamp::block("source", number), number * BLOCK_BYTES)?;
+    if !as_is {
+        for number in 0..plan.geometry.source_bytes / BLOCK_BYTES {
+            disk.write_all_at(&stamp::block("source", number), number * BLOCK_BYTES)?;
+        }
     }
+    let mut block = [0; BLOCK_BYTES as usize];
     for number in 0..u64::from(boot_blocks) {
         let home = number * BLOCK_BYTES;
-        let relocated = plan.geometry.relocated_start_bytes + home;
-        disk.write_all_at(&stamp::block("source", number), relocated)?;
+        disk.read_exact_at(&mut block, home)?;
+        disk.write_all_at(&block, plan.geometry.relocated_start_bytes + home)?;
         disk.write_all_at(&stamp::block("image", number), home)?;
     }
     let superblock = superblock(&plan, portal, target, facts)?;

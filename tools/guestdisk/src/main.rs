@@ -53,6 +53,9 @@ enum Command {
         /// Number of boot blocks from block 0 on.
         #[arg(long, default_value_t = 16)]
         boot_blocks: u32,
+        /// The source is what is on the disk.
+        #[arg(long)]
+        as_is: bool,
     },
     /// Writes to FILE what `imgstreamctl migrate` would put into the stage of a source on DISK.
     Payload {
@@ -173,9 +176,10 @@ fn main() -> Result<()> {
             portal,
             target,
             boot_blocks,
+            as_is,
         } => {
             let facts = probe::probe(portal, &target)?;
-            disk::lay_out(&disk, portal, &target, &facts, boot_blocks)
+            disk::lay_out(&disk, portal, &target, &facts, boot_blocks, as_is)
         }
         Command::Payload {
             disk,
