@@ -42,7 +42,6 @@ use crate::kapi::{
     },
     workqueue::Queue,
 };
-use core::sync::atomic::AtomicBool;
 use kernel::{
     prelude::*,
     sync::{
@@ -93,7 +92,6 @@ struct Pass {
     disk: Arc<Bdev>,
     #[pin]
     clones: BioSet<EndOriginal>,
-    closed: AtomicBool,
 }
 
 impl Pass {
@@ -101,7 +99,6 @@ impl Pass {
         try_pin_init!(Self {
             disk,
             clones <- BioSet::new(64, false),
-            closed: AtomicBool::new(false),
         })
     }
 }
@@ -112,10 +109,6 @@ impl BioDriver for Pass {
             Ok(clone) => clone.submit(EndOriginal),
             Err(bio) => bio.end(BlkStatus::AGAIN),
         }
-    }
-
-    fn closed(&self) -> &AtomicBool {
-        &self.closed
     }
 }
 

@@ -259,19 +259,33 @@ impl Device {
 
     /// Detaches, unless it is in use. Nothing is left behind: no I/O, no work, no connection.
     pub(crate) fn detach(&self) -> Result<(), Refusal> {
-        {
-            let disks = self.disks.lock();
-            if !disks.head.as_ref().is_none_or(BioDisk::close_if_unused) {
-                return Err(Refusal::InUse);
-            }
-            if !disks.view.as_ref().is_none_or(BioDisk::close_if_unused) {
-                if let Some(head) = &disks.head {
-                    head.reopen();
-                }
-                return Err(Refusal::InUse);
-            }
+        self.close_if_unused()?;
+        self.tear_down();
+        Ok(())
+    }
+
+    /// Detaches at the end of the module. Nobody has it open then, for who has holds the module; but whoever had, nothing of
+    /// ours may go on.
+    pub(crate) fn end(&self) {
+        if let Err(refusal) = self.close_if_unused() {
+            pr_err!("at the end: {}\n", refusal.sentence());
         }
         self.tear_down();
+    }
+
+    /// Lets nobody open the disks from now on, unless somebody has. A scan for partitions may be under way, and wait for the
+    /// network with the disk's `open_mutex`: `tear_down` ends it, so nothing before takes that.
+    fn close_if_unused(&self) -> Result<(), Refusal> {
+        let disks = self.disks.lock();
+        if !disks.head.as_ref().is_none_or(BioDisk::close_if_unused) {
+            return Err(Refusal::InUse);
+        }
+        if !disks.view.as_ref().is_none_or(BioDisk::close_if_unused) {
+            if let Some(head) = &disks.head {
+                head.reopen();
+            }
+            return Err(Refusal::InUse);
+        }
         Ok(())
     }
 
@@ -381,7 +395,7 @@ impl Device {
                 disks.view = Some(View::open(&self.core).map_err(memory)?);
                 Ok(())
             }
-            (false, Some(view)) if view.openers() > 0 => Err(Refusal::InUse),
+            (false, Some(view)) if !view.close_if_unused() => Err(Refusal::InUse),
             (false, _) => {
                 disks.view = None;
                 Ok(())

@@ -47,10 +47,7 @@ use crate::{
         },
     },
 };
-use core::sync::atomic::{
-    AtomicBool,
-    Ordering, //
-};
+use core::sync::atomic::Ordering;
 use imgstream_engine::{
     block::{
         BlockState,
@@ -85,7 +82,6 @@ pub(super) struct Head {
     /// For the stream queue; linked through the bios, so waiting needs no memory.
     #[pin]
     fed: IrqSpinLock<BioList>,
-    closed: AtomicBool,
     #[pin]
     work: Work<Head>,
 }
@@ -112,10 +108,6 @@ impl BioDriver for Head {
             return bio.end(BlkStatus::OK);
         }
         Self::act(this, bio, Way::In);
-    }
-
-    fn closed(&self) -> &AtomicBool {
-        &self.closed
     }
 
     fn below(&self) -> Option<&Bdev> {
@@ -156,7 +148,6 @@ impl Head {
                 core,
                 queues,
                 stream,
-                closed: AtomicBool::new(false),
                 fed <- new_irq_spinlock!(BioList::new(), c"imgstream:fed"),
                 work <- new_work!("imgstream:feed"),
             }),

@@ -37,7 +37,6 @@ use crate::{
         },
     },
 };
-use core::sync::atomic::AtomicBool;
 use imgstream_engine::{
     block::Run,
     locate::BootRun, //
@@ -53,7 +52,6 @@ use kernel::{
 /// The driver of the view.
 pub(super) struct View {
     core: Arc<Core>,
-    closed: AtomicBool,
 }
 
 impl View {
@@ -69,10 +67,7 @@ impl View {
             visibility: Visibility::Whole,
             read_only: true,
         };
-        let view = Self {
-            core: core.clone(),
-            closed: AtomicBool::new(false),
-        };
+        let view = Self { core: core.clone() };
         BioDisk::add(Arc::new(view, GFP_KERNEL)?, config)
     }
 }
@@ -105,10 +100,6 @@ impl BioDriver for View {
             }
             Err(bio) => bio.end(BlkStatus::AGAIN),
         }
-    }
-
-    fn closed(&self) -> &AtomicBool {
-        &self.closed
     }
 
     fn below(&self) -> Option<&Bdev> {

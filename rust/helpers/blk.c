@@ -60,24 +60,6 @@ void *imgstream_blk_mq_rq_to_pdu(struct request *rq)
 	return blk_mq_rq_to_pdu(rq);
 }
 
-unsigned int imgstream_disk_openers(struct gendisk *disk)
-{
-	return disk_openers(disk);
-}
-
-/* Sets *closed unless somebody has the disk open; ->open() looks at it with the same lock held. */
-bool imgstream_disk_close_if_unused(struct gendisk *disk, bool *closed)
-{
-	bool unused;
-
-	mutex_lock(&disk->open_mutex);
-	unused = !disk_openers(disk);
-	if (unused)
-		WRITE_ONCE(*closed, true);
-	mutex_unlock(&disk->open_mutex);
-	return unused;
-}
-
 /*
  * The geometry of the disk below, with as many cylinders as this one has: partitioning tools
  * write it into tables that stand on that disk itself after a commit.

@@ -17,8 +17,6 @@ void imgstream_bio_copy_to(struct bio *bio, unsigned int off, struct page *page,
 
 struct request *imgstream_blk_mq_rq_from_pdu(void *pdu);
 void *imgstream_blk_mq_rq_to_pdu(struct request *rq);
-unsigned int imgstream_disk_openers(struct gendisk *disk);
-bool imgstream_disk_close_if_unused(struct gendisk *disk, bool *closed);
 int imgstream_disk_getgeo(struct gendisk *disk, struct block_device *below,
 			  struct hd_geometry *geo);
 void imgstream_queue_limits_stack(struct queue_limits *lim, struct block_device *bdev);

@@ -11,20 +11,14 @@ use crate::{
         bdev::Bdev,
         bio::Bio,
         blk::{
+            door::Door,
             limits::Limits,
             SECTOR_BYTES, //
         },
     },
     THIS_MODULE,
 };
-use core::{
-    marker::PhantomData,
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicBool,
-        Ordering, //
-    }, //
-};
+use core::ptr::NonNull;
 use kernel::{
     device::Device,
     error::{
@@ -131,16 +125,6 @@ impl Added {
         NonNull::new(unsafe { (*self.disk.as_ptr()).part0 }).ok_or(ENODEV)
     }
 
-    pub(super) fn openers(&self) -> u32 {
-        // SAFETY: Valid by the type invariant.
-        unsafe { bindings::imgstream_disk_openers(self.disk.as_ptr()) }
-    }
-
-    fn close_if_unused(&self, closed: &AtomicBool) -> bool {
-        // SAFETY: Valid by the type invariant; an `AtomicBool` is a byte like C's `bool`, and is written as a whole.
-        unsafe { bindings::imgstream_disk_close_if_unused(self.disk.as_ptr(), closed.as_ptr()) }
-    }
-
     fn device(&self) -> &Device {
         // SAFETY: Added by the type invariant; the device is a part of the disk.
         unsafe { Device::from_raw(bindings::imgstream_disk_to_dev(self.disk.as_ptr())) }
@@ -185,32 +169,31 @@ pub(crate) trait BioDriver: Send + Sync + 'static {
     /// meanwhile.
     fn submit(this: ArcBorrow<'_, Self>, bio: Bio);
 
-    /// Where it is noted that nobody may open the disk any more.
-    fn closed(&self) -> &AtomicBool;
-
     /// The disk below, whose geometry this one has.
     fn below(&self) -> Option<&Bdev> {
         None
     }
 }
 
-/// A bio-based disk.
-pub(crate) struct BioDisk<T: BioDriver> {
-    added: Option<Added>,
-    /// A reference that the disk's `private_data` stands for.
-    driver: *const T,
-    _driver: PhantomData<Arc<T>>,
+/// What the `private_data` of a bio-based disk points to. `BioDisk` holds a reference as long as the disk is there, and so
+/// does everybody who has it open: what they call may come after the disk is gone.
+struct Offered<T: BioDriver> {
+    driver: Arc<T>,
+    door: Door,
 }
 
-// SAFETY: Stands for an `Arc<T>`.
-unsafe impl<T: BioDriver> Send for BioDisk<T> {}
-// SAFETY: As above.
-unsafe impl<T: BioDriver> Sync for BioDisk<T> {}
+/// A bio-based disk.
+pub(crate) struct BioDisk<T: BioDriver> {
+    // Dropped before what it is driven by.
+    added: Option<Added>,
+    offered: Arc<Offered<T>>,
+}
 
 impl<T: BioDriver> BioDisk<T> {
     const FOPS: &'static Fops = &Fops(bindings::block_device_operations {
         submit_bio: Some(Self::submit_bio),
         open: Some(Self::open),
+        release: Some(Self::release),
         getgeo: Some(Self::getgeo),
         owner: THIS_MODULE.as_ptr(),
         ..pin_init::zeroed()
@@ -219,19 +202,20 @@ impl<T: BioDriver> BioDisk<T> {
     /// Makes and adds the disk. I/O may come before this returns.
     pub(crate) fn add(driver: Arc<T>, mut config: Config) -> Result<Self> {
         let class = kernel::static_lock_class!().as_ptr();
+        let door = Door::new();
+        let offered = Arc::new(Offered { driver, door }, GFP_KERNEL)?;
         // SAFETY: The limits are ours; the lock class is static.
         let disk = from_err_ptr(unsafe {
             bindings::__blk_alloc_disk(&mut config.limits.0, bindings::NUMA_NO_NODE, class)
         })?;
         let disk = NonNull::new(disk).ok_or(ENOMEM)?;
-        let driver = Arc::into_raw(driver);
         let mut this = Self {
             added: None,
-            driver,
-            _driver: PhantomData,
+            offered,
         };
-        let private = driver.cast_mut().cast();
-        // SAFETY: Newly allocated; `FOPS` expects a `T` behind `private_data`, which lives until `this` is dropped.
+        let private = Arc::as_ptr(&this.offered).cast_mut().cast();
+        // SAFETY: Newly allocated; `FOPS` expects an `Offered<T>` behind `private_data`, which lives until `this` is dropped,
+        // and longer for those who have the disk open.
         let added = unsafe { Added::add(disk, Self::FOPS, private, &config)? };
         this.added = Some(added);
         Ok(this)
@@ -243,41 +227,49 @@ impl<T: BioDriver> BioDisk<T> {
         self.added.as_ref().ok_or(ENODEV)?.part0()
     }
 
-    /// How many have it open.
-    pub(crate) fn openers(&self) -> u32 {
-        self.added.as_ref().map_or(0, Added::openers)
-    }
-
-    fn driver(&self) -> &T {
-        // SAFETY: A reference is kept until `self` is dropped.
-        unsafe { &*self.driver }
-    }
-
-    /// Lets nobody open it from now on; `false`, and nothing is changed, if somebody has. Sleeps.
+    /// Lets nobody open it from now on; `false`, and nothing is changed, if somebody has. Waits for nothing, and not for a
+    /// scan for partitions, which has it not open.
     pub(crate) fn close_if_unused(&self) -> bool {
-        self.added
-            .as_ref()
-            .is_none_or(|added| added.close_if_unused(self.driver().closed()))
+        self.offered.door.close()
     }
 
     /// Takes [`Self::close_if_unused`] back.
     pub(crate) fn reopen(&self) {
-        self.driver().closed().store(false, Ordering::Release);
+        self.offered.door.open();
     }
 
     /// # Safety
     ///
-    /// Called by the block layer for a disk made by `add`, with its `open_mutex` held.
+    /// `disk` was made by `add` and is there, or somebody has it open, for as long as the result is used.
+    unsafe fn offered<'a>(disk: *mut bindings::gendisk) -> ArcBorrow<'a, Offered<T>> {
+        // SAFETY: That is what `add` has put there, and never changes; who is named above holds a reference.
+        unsafe { ArcBorrow::from_raw((*disk).private_data.cast::<Offered<T>>()) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the block layer for a disk made by `add` that is there, with its `open_mutex` held.
     unsafe extern "C" fn open(
         disk: *mut bindings::gendisk,
         _mode: bindings::blk_mode_t,
     ) -> core::ffi::c_int {
-        // SAFETY: The disk's private data is the `T` given to `add`, which lives as long as the disk is there.
-        let driver = unsafe { ArcBorrow::from_raw((*disk).private_data as *const T) };
-        match driver.closed().load(Ordering::Acquire) {
-            true => ENXIO.to_errno(),
-            false => 0,
+        // SAFETY: It is not deleted before its `open_mutex` is free.
+        let offered = unsafe { Self::offered(disk) };
+        if !offered.door.enter() {
+            return ENXIO.to_errno();
         }
+        // For `release`, which the block layer calls once for each time that this was fine.
+        let _ = Arc::into_raw(Arc::from(offered));
+        0
+    }
+
+    /// # Safety
+    ///
+    /// Called by the block layer once for each successful `open`, with the `open_mutex` held, maybe of a disk that is gone.
+    unsafe extern "C" fn release(disk: *mut bindings::gendisk) {
+        // SAFETY: `open` has taken a reference for this call, so what `add` has put there is alive.
+        let offered = unsafe { Arc::from_raw((*disk).private_data.cast::<Offered<T>>()) };
+        offered.door.leave();
     }
 
     /// # Safety
@@ -288,9 +280,9 @@ impl<T: BioDriver> BioDisk<T> {
         disk: *mut bindings::gendisk,
         geometry: *mut bindings::hd_geometry,
     ) -> core::ffi::c_int {
-        // SAFETY: The disk's private data is the `T` given to `add`, which lives as long as the disk is there.
-        let driver = unsafe { ArcBorrow::from_raw((*disk).private_data as *const T) };
-        let Some(below) = driver.below() else {
+        // SAFETY: Somebody has it open.
+        let offered = unsafe { Self::offered(disk) };
+        let Some(below) = offered.driver.below() else {
             return ENOTTY.to_errno();
         };
         // SAFETY: Disk and geometry are the caller's. `below` keeps its disk open, and so that disk's driver loaded.
@@ -314,18 +306,11 @@ impl<T: BioDriver> BioDisk<T> {
         let Some(bio) = NonNull::new(raw) else {
             return;
         };
-        // SAFETY: The disk is alive during the call, and its private data is the `T` given to `add`.
-        let driver =
-            unsafe { ArcBorrow::from_raw((*(*(*raw).bi_bdev).bd_disk).private_data as *const T) };
+        // SAFETY: The disk is there during the call.
+        let offered = unsafe { Self::offered((*(*raw).bi_bdev).bd_disk) };
         // SAFETY: The block layer hands the bio over.
-        T::submit(driver, unsafe { Bio::from_raw(bio) });
-    }
-}
-
-impl<T: BioDriver> Drop for BioDisk<T> {
-    fn drop(&mut self) {
-        self.added = None;
-        // SAFETY: The disk is gone, so this is the reference that `add` turned into a pointer.
-        drop(unsafe { Arc::from_raw(self.driver) });
+        T::submit(offered.driver.as_arc_borrow(), unsafe {
+            Bio::from_raw(bio)
+        });
     }
 }

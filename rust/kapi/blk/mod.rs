@@ -9,6 +9,7 @@
 //! [`include/linux/blk-mq.h`](srctree/include/linux/blk-mq.h).
 
 pub(crate) mod disk;
+mod door;
 pub(crate) mod limits;
 pub(crate) mod mq;
 

@@ -32,10 +32,7 @@ use crate::{
         },
     },
 };
-use core::{
-    ops::Range,
-    sync::atomic::AtomicBool, //
-};
+use core::ops::Range;
 use kernel::{
     prelude::*,
     sync::{
@@ -62,7 +59,6 @@ struct Memory {
     data: PageBuf,
     #[pin]
     behaviour: IrqSpinLock<Behaviour>,
-    closed: AtomicBool,
 }
 
 impl BioDriver for Memory {
@@ -80,10 +76,6 @@ impl BioDriver for Memory {
             false => this.data_of(&bio),
         };
         bio.end(BlkStatus::from(result));
-    }
-
-    fn closed(&self) -> &AtomicBool {
-        &self.closed
     }
 }
 
@@ -129,7 +121,6 @@ impl MemoryDisk {
             pin_init!(Memory {
                 data,
                 behaviour <- new_irq_spinlock!(behaviour, c"imgstream:kunit_disk"),
-                closed: AtomicBool::new(false),
             }),
             GFP_KERNEL,
         )?;
