@@ -291,13 +291,15 @@ impl Device {
 
     /// Ends everything, in the order in which one part uses the other.
     fn tear_down(&self) {
-        self.background.stop();
+        self.background.end();
+        self.scan.end();
         // Fetches end now, with an error where somebody still waits for one.
         if let Some(source) = &self.core.source {
             source.stop();
         }
-        // What a scan waits for has ended.
-        self.scan.stop();
+        // What these two may wait for has ended: a fetch, or the pages of one.
+        self.background.wait_for_end();
+        self.scan.wait_for_end();
         self.queues.feed.flush();
         self.core.units.wait_until_at_most(0);
         let Disks { head, view } = core::mem::replace(

@@ -197,9 +197,14 @@ impl Background {
         }
     }
 
-    /// Ends the work; returns when none is running. Fetches may still be under way.
-    pub(super) fn stop(self: &Arc<Self>) {
+    /// No work begins any more; what runs may still wait for the pages of a fetch, and so for the network.
+    pub(super) fn end(&self) {
         self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// After [`end`](Self::end), and only when fetches end by themselves: returns when no work is running. Fetches may still be
+    /// under way.
+    pub(super) fn wait_for_end(self: &Arc<Self>) {
         let _ = cancel_delayed_sync(self);
         *self.disk.lock() = None;
     }

@@ -105,10 +105,14 @@ impl Scan {
         self.come_again(0);
     }
 
-    /// No scan any more; returns when none is running. Only after fetches end by themselves, for one may wait for them.
-    pub(super) fn stop(self: &Arc<Self>) {
-        // In this order: without a disk it does not come again.
+    /// No scan begins any more; one that runs may still wait for the network.
+    pub(super) fn end(&self) {
         drop(self.disk.lock().take());
+    }
+
+    /// After [`end`](Self::end), so that it does not come again, and only when fetches end by themselves: returns when none is
+    /// running.
+    pub(super) fn wait_for_end(self: &Arc<Self>) {
         let _ = cancel_delayed_sync(self);
     }
 
@@ -172,7 +176,7 @@ impl WorkItem for Scan {
         if let Ok(false) = this.all_here() {
             return this.come_again(FETCH_MS);
         }
-        // Not with the lock: `stop` takes it.
+        // Not with the lock: `end` takes it.
         let disk = this.disk.lock().take();
         if let Some(disk) = disk {
             disk.run();
