@@ -87,8 +87,13 @@ fn settle_claim(member: &Member, run: Run, change: Change, status: BlkStatus) ->
     changed
 }
 
+/// Whether the disk has failed. I/O that must not wait, and would have to, has not.
+fn is_error(status: BlkStatus) -> bool {
+    !status.is_ok() && status != BlkStatus::AGAIN
+}
+
 fn count_write(member: &Member, status: BlkStatus) {
-    if !status.is_ok() {
+    if is_error(status) {
         member.counters.errors_write.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -102,7 +107,9 @@ fn read_done(member: &Member, original: Option<Bio>, status: BlkStatus) {
     if status.is_ok() {
         return bio.end(status);
     }
-    member.counters.errors_read.fetch_add(1, Ordering::Relaxed);
+    if is_error(status) {
+        member.counters.errors_read.fetch_add(1, Ordering::Relaxed);
+    }
     let block = covering(bio.sector(), bio.sectors()).start;
     let state = member.tables.map().state(block);
     if member.trust.may_fetch(state) && !bio.is_marked() && !bio.is_nowait() {
