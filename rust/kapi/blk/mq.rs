@@ -332,10 +332,20 @@ impl<T: MqDriver> MqDisk<T> {
             )
         })?;
         let disk = NonNull::new(disk).ok_or(ENOMEM)?;
+        Self::never_throttle(disk);
         // SAFETY: Newly allocated; `FOPS` needs no private data.
         let added = unsafe { Added::add(disk, Self::FOPS, core::ptr::null_mut(), &config)? };
         this.added = Some(added);
         Ok(this)
+    }
+
+    /// Keeps the block layer from holding writes back until earlier ones have completed faster (`block/blk-wbt.c`, by default
+    /// on for every queue, hidden or not). Requests here take as long as a network does, so it would let hardly any through,
+    /// and who sends bios here would wait in [`MqDisk::send`] with tags left: for as long as the network is dead.
+    fn never_throttle(disk: NonNull<bindings::gendisk>) {
+        let flag = bindings::QUEUE_FLAG_DISABLE_WBT_DEF;
+        // SAFETY: The disk is allocated, so it has its queue; a queue that is not registered is not throttled yet.
+        unsafe { bindings::blk_queue_flag_set(flag, (*disk.as_ptr()).queue) };
     }
 
     /// Sends a bio of another disk of this module through this queue. The disk must be there until it ends; whoever
