@@ -433,7 +433,7 @@ impl Head {
         if discard && !member.disk.can_discard() {
             return bio.end(BlkStatus::OK);
         }
-        if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Write) {
+        if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Zero) {
             bio.end(BlkStatus::AGAIN);
         }
     }

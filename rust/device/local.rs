@@ -13,7 +13,8 @@ use crate::{
     kapi::{
         bio::{
             Bio,
-            Completion, //
+            Completion,
+            Op, //
         },
         blk::BlkStatus, //
     },
@@ -33,6 +34,8 @@ pub(super) enum Purpose {
     View,
     /// A write to present blocks: nothing to do afterwards.
     Write,
+    /// A discard, or zeroes, at home.
+    Zero,
     /// A write of whole blocks that were absent or zero, all claimed.
     NewSlot(Run),
     /// A fill stores claimed blocks.
@@ -46,12 +49,16 @@ pub(super) struct LocalIo {
 }
 
 impl Completion for LocalIo {
-    fn done(self, original: Option<Bio>, status: BlkStatus) {
+    fn done(self, original: Option<Bio>, mut status: BlkStatus) {
         let member = self.member;
         match self.purpose {
             Purpose::Read => return read_done(&member, original, status),
             Purpose::View => {}
             Purpose::Write => count_write(&member, status),
+            Purpose::Zero => match refused(&member, original.as_ref(), status) {
+                Some(instead) => status = instead,
+                None => count_write(&member, status),
+            },
             Purpose::NewSlot(run) => {
                 count_write(&member, status);
                 // The block has the guest's data, or still has no data: now the map says so, then the claim goes.
@@ -85,6 +92,21 @@ fn settle_claim(member: &Member, run: Run, change: Change, status: BlkStatus) ->
     }
     member.unclaim(run);
     changed
+}
+
+/// Some disks do not know what they can do before they have tried: they say that they can discard, or write zeroes, refuse
+/// the first time and say so no more (`sd_disable_write_same()`). How a bio ends that was refused so.
+///
+/// A discard is only a hint. Zeroes are not supported for once: who wants them writes pages of them then, as
+/// `blkdev_issue_zeroout()` does, and is not told that the disk has failed. They are not tried again here, as the bio may
+/// hold a part of the reserve that he would wait for who does that.
+fn refused(member: &Member, original: Option<&Bio>, status: BlkStatus) -> Option<BlkStatus> {
+    let op = original.filter(|_| is_error(status)).map(Bio::op);
+    match op? {
+        Op::Discard if !member.disk.can_discard() => Some(BlkStatus::OK),
+        Op::WriteZeroes if !member.disk.can_write_zeroes() => Some(BlkStatus::NOTSUPP),
+        _ => None,
+    }
 }
 
 /// Whether the disk has failed. I/O that must not wait, and would have to, has not.
