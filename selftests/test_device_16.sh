@@ -23,15 +23,6 @@ be_writer() {
 write_part() {
 	(be_writer "$1")
 }
-# Whether so many are in the kernel and wait there.
-stuck() {
-	stuck_count=0
-	for pid in $pids; do
-		read -r stuck_state <"/proc/$pid/stat" || return
-		case $stuck_state in *') D '*) stuck_count=$((stuck_count + 1)) ;; esac
-	done
-	[ "$stuck_count" = "$1" ]
-}
 more_than() {
 	[ "$(value inflight)" -gt "$1" ]
 }
@@ -65,7 +56,8 @@ for n in $(seq $writers); do
 	be_writer $((5200 + 2 * n)) &
 	pids="$pids $!"
 done
-eventually stuck $writers
+# shellcheck disable=SC2086
+eventually sleep_in_kernel $pids
 # It comes behind them in the stream queue.
 dd if=/dev/imgstream0 of=/dev/null bs=4096 skip=6000 count=1 iflag=direct 2>/dev/null &
 reader=$!

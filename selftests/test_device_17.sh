@@ -19,14 +19,6 @@ discard() {
 write_part() {
 	exec /usr/bin/dd if=/tmp/word of=/dev/imgstream0 bs=512 seek=$(($1 * 8 + 1)) count=1 oflag=direct,dsync conv=notrunc
 }
-# Whether a process waits in the kernel.
-waits() {
-	case $(cat "/proc/$1/stat" 2>/dev/null) in *') D '*) true ;; *) false ;; esac
-}
-# Whether the commit waits for the disk: the batch is excluded before it does.
-held_up() {
-	cat /proc/[0-9]*/stat 2>/dev/null | grep -q '+imgstream_bg) D '
-}
 contents() {
 	dd if=/dev/imgstream0 bs=4096 skip=$block count=1 iflag=direct 2>/dev/null
 }
@@ -57,13 +49,13 @@ dmsetup --noudevsync suspend --noflush weak
 # It may wait for the disk as well, behind the journal.
 imgstreamctl resume &
 resumer=$!
-eventually held_up
+eventually commit_held_up
 discard $block &
 discarder=$!
-eventually waits $discarder
+eventually sleep_in_kernel $discarder
 write_part $block 2>/tmp/said &
 writer=$!
-eventually waits $writer
+eventually sleep_in_kernel $writer
 dmsetup --noudevsync resume weak
 wait $resumer
 wait $discarder

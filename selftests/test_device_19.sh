@@ -15,24 +15,16 @@
 
 reserve=64
 writers=$((reserve + 16))
-# fault NAME VALUE: of the faults of the allocator.
-fault() {
-	echo "$2" >"/sys/kernel/debug/failslab/$1"
-}
 # What the module takes from the caches of bios is not there any more, so that it lives on its reserves.
 no_bios() {
 	for cache in /sys/kernel/slab/bio-*; do
 		echo 1 >"$cache/failslab" || return
 	done
-	# Name, bytes, users, ..., address.
-	read -r _ bytes _ _ _ start _ <<-EOF
-		$(grep '^imgstream ' /proc/modules)
-	EOF
-	fault cache-filter Y && fault ignore-gfp-wait N && fault verbose 0 && fault require-start "$start" &&
-		fault require-end "$(printf '0x%x' $((start + bytes)))" && fault times -1 && fault probability 100
+	faults_anywhere && faults_in_module && fault_set failslab cache-filter Y && fault_set failslab times -1 &&
+		fault_set failslab probability 100
 }
 bios() {
-	fault probability 0
+	fault_set failslab probability 0
 }
 # be_writer BLOCK BLOCKS [FLAG]: writes them with one bio, past the page cache, which busybox cannot.
 be_writer() {
@@ -41,27 +33,15 @@ be_writer() {
 }
 # begin COUNT BLOCK BLOCKS [FLAG]: so many of them, which all get stuck in the kernel.
 begin() {
-	begin_until=$((count + $1))
+	begin_count=$1
 	shift
-	while [ "$count" -lt "$begin_until" ]; do
+	while [ "$begin_count" -gt 0 ]; do
 		be_writer "$@" &
 		pids="$pids $!"
-		count=$((count + 1))
+		begin_count=$((begin_count - 1))
 	done
-	eventually stuck
-}
-# Whether all that were begun wait in the kernel.
-stuck() {
-	stuck_count=0
-	for pid in $pids; do
-		read -r stuck_state <"/proc/$pid/stat" || return
-		case $stuck_state in *') D '*) stuck_count=$((stuck_count + 1)) ;; esac
-	done
-	[ "$stuck_count" = "$count" ]
-}
-# Whether the commit waits for the disk, or for those who do: the batch is excluded before it does.
-held_up() {
-	cat /proc/[0-9]*/stat 2>/dev/null | grep -q '+imgstream_bg) D '
+	# shellcheck disable=SC2086
+	eventually sleep_in_kernel $pids
 }
 # hold_up BLOCKS [FLAG]: block 1000 has no data and somebody writes it. All others who write it, and BLOCKS in all, wait for
 # him, he for the disk, and a batch of the commit for all of them; then the disk goes on.
@@ -73,15 +53,15 @@ hold_up() {
 	# It may wait for the disk as well, behind the journal.
 	imgstreamctl resume &
 	pids="$pids $!"
-	eventually held_up
+	eventually commit_held_up
 	dmsetup --noudevsync resume weak
 	for pid in $pids; do
 		wait "$pid" || return
 	done
-	pids='' count=0
+	pids=''
 	eventually stopped
 }
-pids='' count=0
+pids=''
 
 plan 9
 check "a disk that can be held" weak_disk disk

@@ -63,15 +63,6 @@ set_up() {
 		echo $((value / 2 + 1)) >"$1/queue/$name" && echo "$value" >"$1/queue/$name" || return
 	done
 }
-sleeps() {
-	read -r sleeps_stat <"/proc/$1/stat"
-	case $sleeps_stat in *') D '*) true ;; *) false ;; esac
-}
-all_sleep() {
-	for pid in $readers; do
-		sleeps "$pid" || return
-	done
-}
 read_block() {
 	exec dd if=/dev/imgstream0 of=/tmp/read bs=4096 skip="$1" seek="$1" count=1 iflag=direct conv=notrunc 2>/dev/null
 }
@@ -130,7 +121,8 @@ for n in $(seq $sleepers); do
 	read_block $((6200 + n)) &
 	readers="$readers $!"
 done
-eventually all_sleep
+# shellcheck disable=SC2086
+eventually sleep_in_kernel $readers
 refuse "while programs sleep in reads the machine does not" freeze 1000
 equal "for they cannot be frozen" freeze "$(cat /sys/power/suspend_stats/last_failed_step)"
 check "a CPU goes" online 0
@@ -140,7 +132,7 @@ check "the queue of the disk is set up anew" set_up "$below"
 check "and that of the device" set_up $head
 set_up $stream &
 setter=$!
-eventually sleeps $setter
+eventually sleep_in_kernel $setter
 alive four "with the stream queue frozen"
 refuse "and who froze it waits" ended $setter
 

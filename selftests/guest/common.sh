@@ -341,6 +341,19 @@ eventually() {
 	done
 }
 
+# sleep_in_kernel PID...: whether all of them wait there, and no signal ends that.
+sleep_in_kernel() {
+	for sleeper in "$@"; do
+		read -r sleeper_stat <"/proc/$sleeper/stat" || return
+		case $sleeper_stat in *') D '*) ;; *) return 1 ;; esac
+	done
+}
+
+# commit_held_up: whether the commit waits there: for the disk, or for those who write. The batch is excluded before it does.
+commit_held_up() {
+	cat /proc/[0-9]*/stat 2>/dev/null | grep -q '+imgstream_bg) D '
+}
+
 # make_image: /tmp/image, 32 MiB and a trailer. make_other_image: /tmp/other, like it, with another trailer.
 make_image() {
 	truncate -s 33562624 /tmp/image
