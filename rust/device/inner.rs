@@ -52,8 +52,11 @@ use kernel::{
 pub(super) const BLOCK_SECTORS: u64 = BLOCK_BYTES / SECTOR_BYTES;
 /// Blocks that are fetched, or moved, in one piece at most: a mebibyte.
 pub(super) const PIECE_BLOCKS: u64 = 256;
-/// Pages kept in reserve: one piece.
-const RESERVE_PAGES: usize = PIECE_BLOCKS as usize;
+/// Pages kept in reserve for what is moved: one piece.
+const RESERVE_MOVES: usize = PIECE_BLOCKS as usize;
+/// The same for fetches: two pieces, as a commit keeps one that it had to fetch until it has moved it, while it and others
+/// fetch more; and the block of zeroes.
+const RESERVE_FETCHES: usize = 2 * PIECE_BLOCKS as usize + 1;
 /// Pages kept in reserve for writes that are merged, one each: a reserve of their own, as what they would wait for may
 /// be freed only when they are through, or when the network is back.
 const RESERVE_MERGES: usize = 32;
@@ -172,7 +175,7 @@ impl Inner {
         queues: Arc<Queues>,
         retry: Arc<Retry>,
     ) -> Result<impl PinInit<Self, Error>> {
-        let pool = PagePool::new(RESERVE_PAGES)?;
+        let pool = PagePool::new(RESERVE_FETCHES)?;
         let zeroes = PageBuf::new(&pool, 1)?;
         zeroes.fill_zero(0, zeroes.len())?;
         let tables = store.tables().clone();
@@ -188,7 +191,7 @@ impl Inner {
             units <- Units::new(),
             pool,
             merges: PagePool::new(RESERVE_MERGES)?,
-            moves: PagePool::new(RESERVE_PAGES)?,
+            moves: PagePool::new(RESERVE_MOVES)?,
             zeroes,
             splits <- BioSet::new(RESERVE_BIOS, false),
             read_splits <- BioSet::new(RESERVE_BIOS, false),

@@ -3,8 +3,9 @@
 //! Fetches under way: one for a block, however many readers wait for it.
 //!
 //! A [`Unit`] goes through: asked for -> arrived: readers are answered -> stored, block by block as far as nobody else
-//! has claimed them -> writers of parts of blocks and the background are answered -> gone. Its pages are the ones that
-//! were received into and are stored from; readers get copies (rule 6). Nothing is claimed and no lock is held while the
+//! has claimed them -> gone: writers of parts of blocks and the background are answered; or: asked for -> failed -> gone:
+//! all are answered, and those whom the failure may not concern ask again. The pages are the ones that were received into
+//! and are stored from; readers get copies (rule 6). Nothing is claimed and no lock is held while the
 //! network is waited for (rule 4).
 //!
 //! Locks: `Units::list`, then nothing; `Unit::phase`, then nothing. Process context only.
@@ -21,6 +22,7 @@ use crate::{
             Purpose, //
         },
         waiter::{
+            Joined,
             Phase,
             Waiter, //
         },
@@ -35,6 +37,7 @@ use crate::{
         },
     },
     source::{
+        is_refusal,
         Fetch,
         FetchDone,
         Priority, //
@@ -79,7 +82,6 @@ pub(super) struct Unit {
     urgent: AtomicBool,
     /// Whether the blocks are stored. Not if a bad clean block is read again: its slot may have been written meanwhile.
     store: bool,
-    buf: PageBuf,
     #[pin]
     phase: Mutex<Phase>,
     /// From the first to the last block that could not be stored; empty if there is none.
@@ -158,44 +160,56 @@ impl Units {
 pub(super) fn want(
     core: &Arc<Core>,
     run: Run,
-    waiter: Waiter,
+    mut waiter: Waiter,
     priority: Priority,
     store: bool,
 ) -> Result<u64> {
     loop {
-        let plan = match Units::plan(&core.units.list.lock(), run, store) {
-            Plan::Join(unit) => Plan::Join(unit.clone()),
-            Plan::Start { blocks } => Plan::Start { blocks },
+        let Some((unit, fetch)) = Unit::find_or_add(core, run, priority, store)? else {
+            continue;
         };
-        let blocks = match plan {
-            Plan::Join(unit) => {
-                unit.hurry(priority);
-                return unit.join(run, waiter);
-            }
-            Plan::Start { blocks } => blocks,
-        };
-        // Allocated without the lock, so somebody else may be faster: then look again.
-        let unit = Unit::new(core, Run::new(run.start, blocks), priority, store)?;
-        if core.units.add(&unit)? {
-            // Started whether or not the waiter finds room: others may have joined.
-            let joined = unit.join(run, waiter);
-            unit.start();
-            return joined;
+        let joined = unit.join(run, waiter);
+        // Whether or not the waiter finds room: others may have joined.
+        match fetch {
+            Some(fetch) => unit.start(fetch),
+            None => unit.hurry(priority),
         }
+        waiter = match joined? {
+            Ok(blocks) => return Ok(blocks),
+            Err(over) => over,
+        };
     }
 }
 
 impl Unit {
+    /// The fetch that brings the first block of `run`: one that is under way, or a new one and what starts it. `None` if
+    /// somebody else was faster: then it has to be looked for again.
+    fn find_or_add(
+        core: &Arc<Core>,
+        run: Run,
+        priority: Priority,
+        store: bool,
+    ) -> Result<Option<(Arc<Self>, Option<KBox<Fetch>>)>> {
+        let blocks = match Units::plan(&core.units.list.lock(), run, store) {
+            Plan::Join(unit) => return Ok(Some((unit.clone(), None))),
+            Plan::Start { blocks } => blocks,
+        };
+        // Without the lock. All that starting it takes is allocated before others can join: they do not pay for a failure.
+        let unit = Self::new(core, Run::new(run.start, blocks), priority, store)?;
+        let buf = PageBuf::new(&core.pool, usize::try_from(blocks)?)?;
+        let fetch = Fetch::new(unit.run.start_bytes(), buf, priority, unit.clone())?;
+        let added = core.units.add(&unit)?;
+        Ok(added.then_some((unit, Some(fetch))))
+    }
+
     fn new(core: &Arc<Core>, run: Run, priority: Priority, store: bool) -> Result<Arc<Self>> {
-        let buf = PageBuf::new(&core.pool, usize::try_from(run.blocks)?)?;
         let waiters = KVec::with_capacity(4, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 run,
                 urgent: AtomicBool::new(priority == Priority::Demand),
                 store,
-                buf,
-                phase <- new_mutex!(Phase::Waiting(waiters, KVec::new()), "imgstream:unit"),
+                phase <- new_mutex!(Phase::Waiting([waiters, KVec::new()]), "imgstream:unit"),
                 unstored: AtomicRun::new(),
                 storing: AtomicU32::new(1),
                 work <- new_work!("imgstream:unit"),
@@ -205,64 +219,82 @@ impl Unit {
         )
     }
 
-    fn start(self: Arc<Self>) {
-        let urgent = self.urgent.load(Ordering::SeqCst);
-        let priority = match urgent {
-            true => Priority::Demand,
-            false => Priority::Background,
-        };
-        let at = self.run.start_bytes();
-        let fetch = Fetch::new(at, self.buf.clone(), priority, self.clone());
-        match (fetch, &self.core.source) {
-            (Ok(fetch), Some(source)) => {
-                source.fetch(fetch);
-                // Whoever joined meanwhile found nothing to hurry.
-                if !urgent && self.urgent.load(Ordering::SeqCst) {
-                    source.hurry(at);
-                }
-            }
-            (Ok(_), None) => self.clone().fetched(self.buf.clone(), Err(EIO)),
-            (Err(error), _) => self.clone().fetched(self.buf.clone(), Err(error)),
+    fn start(&self, fetch: KBox<Fetch>) {
+        let asked = fetch.priority;
+        match &self.core.source {
+            Some(source) => source.fetch(fetch),
+            None => fetch.fail(EIO),
+        }
+        // Whoever joined meanwhile found nothing to hurry.
+        if asked != Priority::Demand && self.urgent.load(Ordering::SeqCst) {
+            self.hurry_source();
         }
     }
 
     /// Somebody waits for what so far nobody waited for.
     fn hurry(&self, priority: Priority) {
         if priority == Priority::Demand && !self.urgent.swap(true, Ordering::SeqCst) {
-            if let Some(source) = &self.core.source {
-                source.hurry(self.run.start_bytes());
-            }
+            self.hurry_source();
         }
     }
 
-    /// Adds a waiter for what this unit brings of `run`, from its start on; answers it at once if that is here.
-    fn join(&self, run: Run, waiter: Waiter) -> Result<u64> {
+    fn hurry_source(&self) {
+        if let Some(source) = &self.core.source {
+            source.hurry(self.run.start_bytes());
+        }
+    }
+
+    /// Adds a waiter for what this unit brings of `run`, from its start on; answers it at once if that is here. How many
+    /// blocks that are, or the waiter if this unit is over.
+    fn join(&self, run: Run, waiter: Waiter) -> Result<Result<u64, Waiter>> {
         let part = run.intersection(&self.run);
         // Not in the condition below, where the lock would be held to the end.
-        let early = self.phase.lock().join(waiter, part)?;
-        if let Some((waiter, result)) = early {
-            self.answer(&waiter, part, result);
+        let joined = self.phase.lock().join(waiter, part)?;
+        match joined {
+            Joined::Waits => {}
+            Joined::Here(waiter, buf) => waiter.answer(&self.core, part, self.run, &buf),
+            Joined::Over(waiter) => return Ok(Err(waiter)),
         }
-        Ok(part.blocks)
+        Ok(Ok(part.blocks))
     }
 
-    fn answer(&self, waiter: &Waiter, part: Run, result: Result) {
-        waiter.answer(&self.core, part, self.run, result.map(|()| &self.buf));
-    }
-
-    /// The same when it is stored, as far as it could be.
-    fn answer_stored(&self, waiter: &Waiter, part: Run) {
+    /// It is stored, as far as it could be.
+    fn answer_stored(&self, waiter: &Waiter, part: Run, buf: &PageBuf) {
         let unstored = self.unstored.get();
         match waiter {
             Waiter::Batch(asked) if !unstored.is_empty() => {
                 asked.answer(Answer::Unstored(unstored))
             }
-            _ => self.answer(waiter, part, Ok(())),
+            _ => waiter.answer(&self.core, part, self.run, buf),
         }
     }
 
+    /// It never arrives. One block that the target cannot read spoils a fetch of many: a request for others of them is not
+    /// refused because of it.
+    fn answer_failed(&self, waiter: &Waiter, part: Run, error: Error) {
+        let spoilt = is_refusal(error) && waiter.is_request() && part.blocks < self.run.blocks;
+        let result = match spoilt {
+            true => self.ask_again(waiter, part),
+            false => Err(error),
+        };
+        if let Err(error) = result {
+            waiter.fail(self.run, error);
+        }
+    }
+
+    fn ask_again(&self, waiter: &Waiter, part: Run) -> Result {
+        let mut at = part.start;
+        while at < part.end() {
+            let left = Run::from_to(at, part.end());
+            let priority = Priority::Demand;
+            let blocks = want(&self.core, left, waiter.clone(), priority, self.store)?;
+            at = at.saturating_add(blocks);
+        }
+        Ok(())
+    }
+
     /// Stores what is still absent and nobody has claimed; the rest is dropped.
-    fn store(self: &Arc<Self>) {
+    fn store(self: &Arc<Self>, buf: &PageBuf) {
         let mut at = self.run.start;
         while at < self.run.end() {
             let Some(piece) = self
@@ -276,7 +308,7 @@ impl Unit {
                 continue;
             }
             let taken = self.claim(Run::new(at, piece.blocks));
-            if !taken.is_empty() && self.write(taken).is_err() {
+            if !taken.is_empty() && self.write(taken, buf).is_err() {
                 self.core.unclaim(taken);
             }
             // The block behind what was taken is somebody else's, unless the piece ends there.
@@ -296,7 +328,7 @@ impl Unit {
         taken
     }
 
-    fn write(self: &Arc<Self>, run: Run) -> Result {
+    fn write(self: &Arc<Self>, run: Run, buf: &PageBuf) -> Result {
         let member = self.core.enter();
         let piece = member.locate(run.start, run.blocks).ok_or(EINVAL)?;
         // Home meanwhile, or being moved: then this is not needed any more, or the commit asks again.
@@ -308,7 +340,7 @@ impl Unit {
         let mut bio = self.core.own.over(
             &disk,
             Op::Write,
-            &self.buf,
+            buf,
             offset,
             run.bytes() as usize, //
         )?;
@@ -334,20 +366,38 @@ impl Unit {
 }
 
 impl FetchDone for Unit {
-    fn fetched(self: Arc<Self>, _buf: PageBuf, result: Result) {
-        let (early, late) = self.phase.lock().arrive(result);
-        for (waiter, part) in Iterator::chain(early.into_iter(), late) {
-            self.answer(&waiter, part, result);
+    fn fetched(self: Arc<Self>, buf: PageBuf, result: Result) {
+        match result {
+            Ok(()) => self.arrived(buf),
+            Err(error) => {
+                // Before anybody asks for pages again.
+                drop(buf);
+                self.failed(error);
+            }
         }
-        if result.is_err() {
-            self.core
-                .counters
-                .errors_read
-                .fetch_add(1, Ordering::Relaxed);
-        } else if self.store && self.core.may_change_state() {
-            self.store();
+    }
+}
+
+impl Unit {
+    fn arrived(self: Arc<Self>, buf: PageBuf) {
+        let early = self.phase.lock().arrive(&buf);
+        for (waiter, part) in &early {
+            waiter.answer(&self.core, *part, self.run, &buf);
+        }
+        if self.store && self.core.may_change_state() {
+            self.store(&buf);
         }
         self.part_stored();
+    }
+
+    /// Who is told so may ask again, and wait for pages: not here, where nothing is received meanwhile, nor on the queue
+    /// on which others give theirs back.
+    fn failed(self: Arc<Self>, error: Error) {
+        self.phase.lock().fail(error);
+        let failures = &self.core.counters.errors_read;
+        failures.fetch_add(1, Ordering::Relaxed);
+        let queues = self.core.queues.clone();
+        let _ = queues.stream.enqueue(self);
     }
 }
 
@@ -356,12 +406,18 @@ impl WorkItem for Unit {
 
     fn run(this: Arc<Self>) {
         let _noio = NoIo::enter();
-        // Stored by now as far as that went, so most writes are plain writes to a present block.
-        let waiters = this.phase.lock().stored();
-        for (waiter, part) in &waiters {
-            this.answer_stored(waiter, *part);
-        }
+        // First: whoever asks for something of it from now on finds another fetch, or starts one. Where it was stored, most
+        // writes that waited are plain writes to a present block now.
         this.core.units.remove(&this);
+        let Some(ended) = this.phase.lock().end() else {
+            return;
+        };
+        for (waiter, part) in ended.waiters.iter().flatten() {
+            match &ended.result {
+                Ok(buf) => this.answer_stored(waiter, *part, buf),
+                Err(error) => this.answer_failed(waiter, *part, *error),
+            }
+        }
     }
 }
 

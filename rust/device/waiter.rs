@@ -32,6 +32,7 @@ use kernel::{
 };
 
 /// Who waits for blocks.
+#[derive(Clone)]
 pub(super) enum Waiter {
     /// A read: wants a copy.
     Read(Request),
@@ -49,15 +50,13 @@ impl Waiter {
         matches!(self, Waiter::Merge(_) | Waiter::Batch(_))
     }
 
-    /// Tells it about `part` of the blocks `all` that were fetched together, into the buffer. Process context.
-    pub(super) fn answer(&self, core: &Arc<Core>, part: Run, all: Run, result: Result<&PageBuf>) {
-        match result {
-            Ok(buf) => self.answer_with(core, part, all, buf),
-            Err(error) => self.fail(all, error),
-        }
+    /// Whether a request of the block layer waits.
+    pub(super) fn is_request(&self) -> bool {
+        matches!(self, Waiter::Read(_) | Waiter::Merge(_))
     }
 
-    fn answer_with(&self, core: &Arc<Core>, part: Run, all: Run, buf: &PageBuf) {
+    /// Tells it that `part` of the blocks `all`, which were fetched together, is in the buffer. Process context.
+    pub(super) fn answer(&self, core: &Arc<Core>, part: Run, all: Run, buf: &PageBuf) {
         let offset = Run::from_to(all.start, part.start).bytes() as usize;
         match self {
             Waiter::Read(request) => merge::copy_in(request, part, buf, offset),
@@ -73,7 +72,8 @@ impl Waiter {
         }
     }
 
-    fn fail(&self, all: Run, error: Error) {
+    /// Tells it that the blocks `all`, or what it wanted of them, do not come.
+    pub(super) fn fail(&self, all: Run, error: Error) {
         let refused = is_refusal(error);
         match self {
             Waiter::Read(request) | Waiter::Merge(request) => {
@@ -92,49 +92,82 @@ pub(super) type Waiters = KVec<(Waiter, Run)>;
 /// How far a fetch is, and who waits for it.
 pub(super) enum Phase {
     /// Who waits until it arrives, and who until it is stored.
-    Waiting(Waiters, Waiters),
+    Waiting([Waiters; 2]),
     /// Arrived and being stored; who waits for that. The work item answers them, not he who receives.
-    Here(Waiters),
-    Stored,
-    Failed(Error),
+    Here(PageBuf, Waiters),
+    /// Stored as far as it can be.
+    Stored(PageBuf),
+    /// It does not arrive; who has to be told.
+    Failed(Error, [Waiters; 2]),
+    /// They have been told.
+    Over,
+}
+
+/// What becomes of one who joins.
+pub(super) enum Joined {
+    /// It waits.
+    Waits,
+    /// What it wants is here: it gets it from who called.
+    Here(Waiter, PageBuf),
+    /// There is nothing to wait for any more: it has to look for another fetch.
+    Over(Waiter),
+}
+
+/// How a fetch ended, and who has to be told.
+pub(super) struct Ended {
+    pub(super) result: Result<PageBuf>,
+    pub(super) waiters: [Waiters; 2],
 }
 
 impl Phase {
-    /// Lets `waiter` wait for `part`, or gives it back with the answer.
-    pub(super) fn join(&mut self, waiter: Waiter, part: Run) -> Result<Option<(Waiter, Result)>> {
+    /// Lets `waiter` wait for `part`.
+    pub(super) fn join(&mut self, waiter: Waiter, part: Run) -> Result<Joined> {
         let waiters = match self {
-            Self::Waiting(_, waiters) | Self::Here(waiters) if waiter.is_patient() => waiters,
-            Self::Waiting(waiters, _) => waiters,
-            Self::Here(_) | Self::Stored => return Ok(Some((waiter, Ok(())))),
-            Self::Failed(error) => return Ok(Some((waiter, Err(*error)))),
+            Self::Waiting([_, waiters]) | Self::Here(_, waiters) if waiter.is_patient() => waiters,
+            Self::Waiting([waiters, _]) | Self::Failed(_, [waiters, _]) => waiters,
+            Self::Here(buf, _) | Self::Stored(buf) => return Ok(Joined::Here(waiter, buf.clone())),
+            Self::Over => return Ok(Joined::Over(waiter)),
         };
         waiters.push((waiter, part), GFP_KERNEL)?;
-        Ok(None)
+        Ok(Joined::Waits)
     }
 
-    /// It has arrived, or never will: who is told so now.
-    pub(super) fn arrive(&mut self, result: Result) -> (Waiters, Waiters) {
-        let next = match result {
-            Ok(()) => Self::Here(KVec::new()),
-            Err(error) => Self::Failed(error),
-        };
-        let Self::Waiting(early, mut late) = core::mem::replace(self, next) else {
-            return (KVec::new(), KVec::new());
-        };
-        if let Self::Here(waiters) = self {
-            *waiters = core::mem::take(&mut late);
-        }
-        (early, late)
-    }
-
-    /// It is stored as far as it can be: who is told so now.
-    pub(super) fn stored(&mut self) -> Waiters {
-        let Self::Here(waiters) = self else {
+    /// It has arrived: who is told so now.
+    pub(super) fn arrive(&mut self, buf: &PageBuf) -> Waiters {
+        let Self::Waiting([early, late]) = self else {
             return KVec::new();
         };
-        let waiters = core::mem::take(waiters);
-        *self = Self::Stored;
-        waiters
+        let (early, late) = (core::mem::take(early), core::mem::take(late));
+        *self = Self::Here(buf.clone(), late);
+        early
+    }
+
+    /// It never will.
+    pub(super) fn fail(&mut self, error: Error) {
+        if let Self::Waiting(waiters) = self {
+            *self = Self::Failed(error, core::mem::take(waiters));
+        }
+    }
+
+    /// It is stored as far as it can be, or has failed.
+    pub(super) fn end(&mut self) -> Option<Ended> {
+        match core::mem::replace(self, Self::Over) {
+            Self::Here(buf, waiters) => {
+                *self = Self::Stored(buf.clone());
+                Some(Ended {
+                    result: Ok(buf),
+                    waiters: [waiters, KVec::new()],
+                })
+            }
+            Self::Failed(error, waiters) => Some(Ended {
+                result: Err(error),
+                waiters,
+            }),
+            other => {
+                *self = other;
+                None
+            }
+        }
     }
 }
 
@@ -142,7 +175,10 @@ impl Phase {
 mod tests {
     use super::*;
     use crate::{
-        kapi::testing::every,
+        kapi::{
+            page::PagePool,
+            testing::every, //
+        },
         source::Priority, //
     };
 
@@ -165,11 +201,36 @@ mod tests {
         }
     }
 
-    /// A phase, what one gets who waits for the arrival, what one gets who waits until it is stored; `None` waits.
-    type Row = (fn() -> Phase, Option<Result>, Option<Result>);
+    fn waiting() -> Phase {
+        Phase::Waiting(Default::default())
+    }
 
-    const fn waiting() -> Phase {
-        Phase::Waiting(KVec::new(), KVec::new())
+    fn buf() -> Result<PageBuf> {
+        PageBuf::new(&PagePool::new(1)?, 1)
+    }
+
+    fn here() -> Result<Phase> {
+        let mut phase = waiting();
+        phase.arrive(&buf()?);
+        Ok(phase)
+    }
+
+    fn stored() -> Result<Phase> {
+        let mut phase = here()?;
+        phase.end();
+        Ok(phase)
+    }
+
+    fn failed() -> Result<Phase> {
+        let mut phase = waiting();
+        phase.fail(EIO);
+        Ok(phase)
+    }
+
+    fn over() -> Result<Phase> {
+        let mut phase = failed()?;
+        phase.end();
+        Ok(phase)
     }
 
     /// Who is in a list: whether each is patient, and waits for the part that it asked for.
@@ -181,27 +242,39 @@ mod tests {
         Ok(found)
     }
 
-    /// What becomes of one who joins: `None`, it waits; or the answer.
-    fn joins(phase: &mut Phase, is_patient: bool) -> Result<Option<Result>> {
-        let answer = phase.join(waiter(is_patient)?, PART)?;
-        // It is given back as it came.
-        let same =
-            |(back, result): (Waiter, Result)| (back.is_patient() == is_patient).then_some(result);
-        answer.map(|answer| same(answer).ok_or(EIO)).transpose()
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Gets {
+        Waits,
+        Here,
+        Over,
     }
+
+    /// What becomes of one who joins.
+    fn joins(phase: &mut Phase, is_patient: bool) -> Result<Gets> {
+        let (back, gets) = match phase.join(waiter(is_patient)?, PART)? {
+            Joined::Waits => return Ok(Gets::Waits),
+            Joined::Here(back, _) => (back, Gets::Here),
+            Joined::Over(back) => (back, Gets::Over),
+        };
+        // It is given back as it came.
+        (back.is_patient() == is_patient).then_some(gets).ok_or(EIO)
+    }
+
+    /// A phase, what one gets who waits for the arrival, what one gets who waits until it is stored.
+    type Row = (fn() -> Result<Phase>, Gets, Gets);
 
     #[test]
     fn who_joins_waits_or_is_answered_by_what_there_is() {
-        let phases: [Row; 4] = [
-            (waiting, None, None),
-            (|| Phase::Here(KVec::new()), Some(Ok(())), None),
-            (|| Phase::Stored, Some(Ok(())), Some(Ok(()))),
-            (|| Phase::Failed(EIO), Some(Err(EIO)), Some(Err(EIO))),
+        let phases: [Row; 5] = [
+            (|| Ok(waiting()), Gets::Waits, Gets::Waits),
+            (here, Gets::Here, Gets::Waits),
+            (stored, Gets::Here, Gets::Here),
+            (failed, Gets::Waits, Gets::Waits),
+            (over, Gets::Over, Gets::Over),
         ];
+        let gets = |phase: fn() -> Result<Phase>, is_patient| joins(&mut phase()?, is_patient);
         assert!(every(phases, |&(phase, arrival, stored)| {
-            let impatient = joins(&mut phase(), false);
-            let patient = joins(&mut phase(), true);
-            impatient == Ok(arrival) && patient == Ok(stored)
+            gets(phase, false) == Ok(arrival) && gets(phase, true) == Ok(stored)
         }));
     }
 
@@ -209,29 +282,34 @@ mod tests {
     fn an_arrival_answers_the_impatient_and_storing_the_patient() -> Result {
         let mut phase = waiting();
         for is_patient in [false, true, true, false] {
-            assert_eq!(joins(&mut phase, is_patient)?, None);
+            assert_eq!(joins(&mut phase, is_patient)?, Gets::Waits);
         }
-        // Nothing is stored before it arrives.
-        assert!(phase.stored().is_empty());
-        let (early, late) = phase.arrive(Ok(()));
-        assert!(*who(&early)? == [false, false] && late.is_empty());
+        // Nothing has ended before it arrives.
+        assert!(phase.end().is_none());
+        assert_eq!(*who(&phase.arrive(&buf()?))?, [false, false]);
         // One more comes while it is stored.
-        assert_eq!(joins(&mut phase, true)?, None);
-        assert_eq!(*who(&phase.stored())?, [true, true, true]);
-        assert!(matches!(phase, Phase::Stored) && phase.stored().is_empty());
+        assert_eq!(joins(&mut phase, true)?, Gets::Waits);
+        let ended = phase.end().ok_or(EIO)?;
+        assert!(ended.result.is_ok() && ended.waiters[1].is_empty());
+        assert_eq!(*who(&ended.waiters[0])?, [true, true, true]);
+        assert!(matches!(phase, Phase::Stored(_)) && phase.end().is_none());
         Ok(())
     }
 
     #[test]
-    fn a_failure_is_everybodys() -> Result {
+    fn a_failure_is_everybodys_who_waits_and_ends_once() -> Result {
         let mut phase = waiting();
         for is_patient in [false, true] {
-            assert_eq!(joins(&mut phase, is_patient)?, None);
+            assert_eq!(joins(&mut phase, is_patient)?, Gets::Waits);
         }
-        let (early, late) = phase.arrive(Err(EIO));
-        assert!(*who(&early)? == [false] && *who(&late)? == [true]);
-        assert!(matches!(phase, Phase::Failed(error) if error == EIO));
-        assert!(phase.stored().is_empty());
+        phase.fail(EIO);
+        // One more comes before it has ended.
+        assert_eq!(joins(&mut phase, false)?, Gets::Waits);
+        let ended = phase.end().ok_or(EIO)?;
+        assert!(ended.result.is_err_and(|error| error == EIO));
+        assert_eq!(*who(&ended.waiters[0])?, [false, false]);
+        assert_eq!(*who(&ended.waiters[1])?, [true]);
+        assert!(phase.end().is_none() && phase.arrive(&buf()?).is_empty());
         Ok(())
     }
 

@@ -67,6 +67,12 @@ impl Fetch {
         u32::try_from(self.buf.len()).unwrap_or(u32::MAX)
     }
 
+    /// Ends it without having asked anybody.
+    pub(crate) fn fail(mut self: KBox<Self>, error: Error) {
+        self.result = Err(error);
+        self.report();
+    }
+
     /// Calls the callback.
     pub(super) fn report(self: KBox<Self>) {
         let Self {
