@@ -155,6 +155,9 @@ impl Units {
     }
 }
 
+/// A fetch that is under way; or a new one, with what starts it.
+type Found = (Arc<Unit>, Option<KBox<Fetch>>);
+
 /// Lets `waiter` wait for the first blocks of `run`, joining a fetch or starting one; how many blocks that are.
 /// Process context; does not wait for the network.
 pub(super) fn want(
@@ -182,14 +185,14 @@ pub(super) fn want(
 }
 
 impl Unit {
-    /// The fetch that brings the first block of `run`: one that is under way, or a new one and what starts it. `None` if
-    /// somebody else was faster: then it has to be looked for again.
+    /// The fetch that brings the first block of `run`. `None` if somebody else was faster than a new one: then it has to be
+    /// looked for again.
     fn find_or_add(
         core: &Arc<Core>,
         run: Run,
         priority: Priority,
         store: bool,
-    ) -> Result<Option<(Arc<Self>, Option<KBox<Fetch>>)>> {
+    ) -> Result<Option<Found>> {
         let blocks = match Units::plan(&core.units.list.lock(), run, store) {
             Plan::Join(unit) => return Ok(Some((unit.clone(), None))),
             Plan::Start { blocks } => blocks,
