@@ -8,11 +8,12 @@
 //! is dead. So there are two reserves, and local writes wait for local writes only. Of the second one no more is given
 //! out than there is ([`Retry::enter`]); nobody ever waits in its allocation, and who finds it empty waits in a list.
 //!
-//! Which reserve it is to be is asked before the copy is made, and a discard may come between: a block that had data here
-//! has none any more. Such a copy does not get into the stream queue, see [`is_local`]: it ends with `AGAIN`, and the
-//! original is looked at again. What of it was written meanwhile is written once more, as it may be until it completes.
-//! The same goes for a copy that would have to wait until a batch of the commit, or a claim, ends: who ends that may need a
-//! copy itself. The original waits, and holds nothing.
+//! Which reserve it is to be is asked before the copy is made, and no block becomes absent after that, see
+//! [`Change`](imgstream_engine::map::Change): nothing from the first one ever gets into the stream queue.
+//!
+//! A copy that would have to wait until a batch of the commit, or a claim, ends does not wait either: who ends that may need
+//! a copy itself. It ends with `AGAIN`, and the original is looked at again: that one waits, and holds nothing. What of it
+//! was written meanwhile is written once more, as it may be until it completes.
 
 use crate::{
     device::{
@@ -75,20 +76,20 @@ pub(super) fn write(member: Member, bio: Bio) {
     }
 }
 
-/// Whether a write is merged with something, as things are now: one of its ends is a part of a block without data here.
-/// What lies between are whole blocks.
+/// Whether a write is merged with what the repository has: one of its ends is a part of an absent block. What lies between
+/// are whole blocks.
 fn is_merged(member: &Member, bio: &Bio) -> bool {
     let run = covering(bio.sector(), bio.sectors());
     let end = bio.sector().saturating_add(bio.sectors().into());
-    let lacks = |block| {
+    let absent = |block| {
         let piece = member.locate(block, 1);
-        piece.is_some_and(|piece| matches!(piece.place, Place::Absent | Place::Zero))
+        piece.is_some_and(|piece| piece.place == Place::Absent)
     };
-    (bio.sector() % BLOCK_SECTORS != 0 && lacks(run.start))
-        || (end % BLOCK_SECTORS != 0 && lacks(run.end().saturating_sub(1)))
+    (bio.sector() % BLOCK_SECTORS != 0 && absent(run.start))
+        || (end % BLOCK_SECTORS != 0 && absent(run.end().saturating_sub(1)))
 }
 
-/// Whether this is a copy that must not wait for the network.
+/// Whether this is a copy that must not wait for anything but the disk.
 pub(super) fn is_local(inner: &Inner, bio: &Bio) -> bool {
     inner.wholes.has_made(bio)
 }

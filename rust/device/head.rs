@@ -2,9 +2,10 @@
 
 //! The head: `/dev/imgstream0`. Bio-based, without tags, never waiting for anything but its own reserves.
 //!
-//! It looks a bio's first blocks up, splits off what has one answer, and sends that as a clone to the disk. Only what
-//! needs the repository, or merging, goes to the stream queue: so a dead network fills that queue and holds nothing
-//! else up. The order in every path is: enter the epoch, look at the exclusion, look the location up, act.
+//! It looks a bio's first blocks up, splits off what has one answer, and sends that as a clone to the disk; or, where there
+//! are zeroes to write, as a bio of our own. Only what needs the repository goes to the stream queue, to be fetched or
+//! merged with: so a dead network fills that queue and holds nothing else up. The order in every path is: enter the epoch,
+//! look at the exclusion, look the location up, act.
 //!
 //! Bios are submitted here by the driver's own workers, too (rounds, retries, the commit), and none of these may wait
 //! for the network. So nobody waits here for a tag of the stream queue: what is for it goes on a list, and a work item
@@ -18,7 +19,8 @@ use crate::{
             Core,
             Member,
             Queues,
-            BLOCK_SECTORS, //
+            BLOCK_SECTORS,
+            PIECE_BLOCKS, //
         },
         local::{
             LocalIo,
@@ -32,6 +34,7 @@ use crate::{
             Bio,
             BioList,
             BioSet,
+            Clone,
             Op, //
         },
         blk::{
@@ -41,6 +44,7 @@ use crate::{
             SECTOR_BYTES, //
         },
         noio::NoIo,
+        page::PageBuf,
         sync::{
             new_irq_spinlock,
             IrqSpinLock, //
@@ -50,6 +54,7 @@ use crate::{
 use core::sync::atomic::Ordering;
 use imgstream_engine::{
     block::{
+        Base,
         BlockState,
         Run, //
     },
@@ -72,6 +77,9 @@ use kernel::{
         WorkItem, //
     }, //
 };
+
+/// Zeroes that are written at a time: a piece, as much as fits into a bio.
+const ZEROES_SECTORS: u32 = (PIECE_BLOCKS * BLOCK_SECTORS) as u32;
 
 /// The driver of `/dev/imgstream0`.
 #[pin_data]
@@ -206,12 +214,12 @@ impl Head {
         Ok(())
     }
 
-    /// The first sectors of a bio are for the stream queue. The reserves of what gets there are its own, and nobody who
-    /// waits for a tag is a member of an epoch: neither local I/O nor a commit waits for the network because of it.
+    /// The first sectors of a bio are for the stream queue. The reserves of what gets there are its own (no copy of a local
+    /// durable write is among it, see [`durable`]), and nobody who waits for a tag is a member of an epoch: neither local I/O
+    /// nor a commit waits for the network because of it.
     fn to_stream(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, sectors: u32, way: Way) {
-        let local = durable::is_local(&member, &bio);
         drop(member);
-        if local || bio.is_nowait() {
+        if bio.is_nowait() {
             return bio.end(BlkStatus::AGAIN);
         }
         if way == Way::In {
@@ -335,12 +343,17 @@ impl Head {
         let Some(bio) = Self::front(&member.splits, bio, first.sectors) else {
             return;
         };
-        if first.piece.place == Place::Slot && first.piece.state == BlockState::Clean {
-            // At submission: if the write is lost in a power cut, the block reads as before, whatever the map says.
-            member.tables.map().apply(first.run, Change::Overwritten);
-        }
+        Self::overwrite(&member, &first.piece, first.run);
         if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Write) {
             bio.end(BlkStatus::AGAIN);
+        }
+    }
+
+    /// Says that blocks with data are about to be written.
+    fn overwrite(member: &Member, piece: &Piece, run: Run) {
+        if piece.place == Place::Slot && piece.state == BlockState::Clean {
+            // At submission: if the write is lost in a power cut, the block reads as before, whatever the map says.
+            member.tables.map().apply(run, Change::Overwritten);
         }
     }
 
@@ -351,6 +364,9 @@ impl Head {
             return bio.end(BlkStatus::IOERR);
         }
         let (sectors, whole) = whole_front(bio.sector(), first.sectors);
+        if !whole && first.piece.place == Place::Zero {
+            return Self::write_padded(this, member, bio, sectors, way);
+        }
         if !whole {
             return Self::to_stream(this, member, bio, sectors, way);
         }
@@ -364,9 +380,58 @@ impl Head {
         }
     }
 
+    /// A write to a part of a block of zeroes: goes to its slot with zeroes round it, in a page of ours.
+    fn write_padded(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, sectors: u32, way: Way) {
+        if bio.is_nowait() {
+            // There may be no page right now.
+            return bio.end(BlkStatus::AGAIN);
+        }
+        let Some((bio, run)) = Self::claim(&member, bio, sectors) else {
+            return;
+        };
+        // Claimed first, looked at second: if somebody has written the rest of it meanwhile, nothing is round it any more.
+        let state = member.tables.map().state(run.start);
+        if state.base(false) != Some(Base::Zeroes) {
+            member.unclaim(run);
+            return Self::write_in(this, member, bio, way);
+        }
+        let Some(bio) = Self::claimed_front(&member, bio, sectors, run) else {
+            return;
+        };
+        match Self::padded(&member, &bio, run) {
+            Ok(whole) => {
+                let purpose = Purpose::NewSlot(run);
+                whole.instead_of(bio).submit(LocalIo { member, purpose });
+            }
+            Err(error) => {
+                member.unclaim(run);
+                bio.end(error.into());
+            }
+        }
+    }
+
+    /// The write of a block that has the bio's data and otherwise zeroes.
+    fn padded(member: &Member, bio: &Bio, run: Run) -> Result<Clone<LocalIo>> {
+        let piece = member.locate(run.start, 1).ok_or(EINVAL)?;
+        let page = PageBuf::new(&member.pads, 1)?;
+        page.fill_zero(0, page.len())?;
+        let inside = (bio.sector() % BLOCK_SECTORS).saturating_mul(SECTOR_BYTES);
+        bio.copy_out(&page, inside as usize)?;
+        let own = &member.own;
+        let mut whole = own.over(&member.disk, Op::Write, &page, 0, page.len())?;
+        whole.set_sector(piece.disk_bytes / SECTOR_BYTES);
+        Ok(whole)
+    }
+
     /// Claims the first sectors, which are whole blocks, and splits them off; or lets the bio wait for whoever has claimed
     /// a part of them.
     fn claim_front(member: &Member, bio: Bio, sectors: u32) -> Option<(Bio, Run)> {
+        let (bio, run) = Self::claim(member, bio, sectors)?;
+        Some((Self::claimed_front(member, bio, sectors, run)?, run))
+    }
+
+    /// The same without splitting them off.
+    fn claim(member: &Member, bio: Bio, sectors: u32) -> Option<(Bio, Run)> {
         let run = covering(bio.sector(), sectors);
         let bio = Self::not_claimed(member, bio, run)?;
         let claims = member.tables.claims();
@@ -376,11 +441,16 @@ impl Head {
             Self::wait(member, bio, || claims.any_claimed(run));
             return None;
         }
+        Some((bio, run))
+    }
+
+    /// Splits what was claimed off.
+    fn claimed_front(member: &Member, bio: Bio, sectors: u32, run: Run) -> Option<Bio> {
         let front = Self::front(&member.splits, bio, sectors);
         if front.is_none() {
             member.unclaim(run);
         }
-        Some((front?, run))
+        front
     }
 
     /// Discard and write-zeroes: recorded, so that nothing comes back from the repository or from old contents (rule 8).
@@ -393,23 +463,29 @@ impl Head {
             return bio.end(BlkStatus::IOERR);
         };
         if first.piece.place == Place::Home {
-            return Self::zero_home(this, member, bio, first, way);
+            return Self::zero_home(member, bio, first);
         }
         if !member.may_change_state() {
             return bio.end(BlkStatus::IOERR);
         }
         let (sectors, whole) = whole_front(bio.sector(), first.sectors);
-        if !whole && bio.op() == Op::WriteZeroes {
-            // Merged.
-            return Self::to_stream(this, member, bio, sectors, way);
-        }
         if whole {
             return Self::zero_blocks(&member, bio, sectors);
         }
-        // A discard of a part of a block is only a hint.
-        if let Some(bio) = Self::front(&member.splits, bio, sectors) {
-            bio.end(BlkStatus::OK);
+        let discard = bio.op() == Op::Discard;
+        if !discard && first.piece.place == Place::Absent {
+            // Merged.
+            return Self::to_stream(this, member, bio, sectors, way);
         }
+        let Some(bio) = Self::front(&member.splits, bio, sectors) else {
+            return;
+        };
+        // A discard of a part of a block is only a hint; zeroes among zeroes are there.
+        if discard || first.piece.place == Place::Zero {
+            return bio.end(BlkStatus::OK);
+        }
+        Self::overwrite(&member, &first.piece, covering(bio.sector(), sectors));
+        Self::write_zeroes(member, bio, first.sector);
     }
 
     fn zero_blocks(member: &Member, bio: Bio, sectors: u32) {
@@ -422,19 +498,43 @@ impl Head {
         bio.end(BlkStatus::OK);
     }
 
-    fn zero_home(this: ArcBorrow<'_, Self>, member: Member, bio: Bio, first: First, way: Way) {
+    /// Home stays home, so nothing is recorded. A disk that cannot write zeroes by itself gets pages of them.
+    fn zero_home(member: Member, bio: Bio, first: First) {
         let discard = bio.op() == Op::Discard;
-        if !discard && !member.disk.can_write_zeroes() {
-            return Self::to_stream(this, member, bio, first.sectors, way);
-        }
-        let Some(bio) = Self::front(&member.splits, bio, first.sectors) else {
+        let in_pages = !discard && !member.disk.can_write_zeroes();
+        let sectors = match in_pages {
+            true => first.sectors.min(ZEROES_SECTORS),
+            false => first.sectors,
+        };
+        let Some(bio) = Self::front(&member.splits, bio, sectors) else {
             return;
         };
+        if in_pages {
+            return Self::write_zeroes(member, bio, first.sector);
+        }
         if discard && !member.disk.can_discard() {
             return bio.end(BlkStatus::OK);
         }
         if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Zero) {
             bio.end(BlkStatus::AGAIN);
+        }
+    }
+
+    /// Writes zeroes for a bio of at most [`ZEROES_SECTORS`], as any other data.
+    fn write_zeroes(member: Member, bio: Bio, sector: u64) {
+        if bio.is_nowait() {
+            // There may be no bio right now.
+            return bio.end(BlkStatus::AGAIN);
+        }
+        let len = SECTOR_BYTES.saturating_mul(bio.sectors().into());
+        let own = &member.own;
+        match own.zeroes(&member.disk, &member.zeroes, len as usize) {
+            Ok(mut zeroes) => {
+                zeroes.set_sector(sector);
+                let purpose = Purpose::Write;
+                zeroes.instead_of(bio).submit(LocalIo { member, purpose });
+            }
+            Err(error) => bio.end(error.into()),
         }
     }
 }

@@ -132,6 +132,9 @@ pub(super) struct Inner {
     pub(super) pool: Arc<PagePool>,
     /// Pages for writes that are merged.
     pub(super) merges: Arc<PagePool>,
+    /// Pages for writes to parts of blocks of zeroes, one each: a reserve of their own, as those of `merges` may be held for
+    /// as long as a batch of a commit takes.
+    pub(super) pads: Arc<PagePool>,
     /// Pages for what a commit moves: one piece. Those of a fetch it would wait for as long as the network is dead.
     pub(super) moves: Arc<PagePool>,
     /// One block of zeroes.
@@ -191,6 +194,7 @@ impl Inner {
             units <- Units::new(),
             pool,
             merges: PagePool::new(RESERVE_MERGES)?,
+            pads: PagePool::new(RESERVE_MERGES)?,
             moves: PagePool::new(RESERVE_MOVES)?,
             zeroes,
             splits <- BioSet::new(RESERVE_BIOS, false),

@@ -6,7 +6,6 @@
 use crate::{
     device::{
         inner::{
-            status,
             Core,
             Member, //
         },
@@ -235,17 +234,6 @@ pub(super) fn local(
         counter.fetch_add(1, Ordering::Relaxed);
     }
     status.to_result()
-}
-
-/// Zeroes whole sectors at home.
-pub(super) fn zero_home(member: &Member, request: &Request, run: Run) {
-    let (_, inside, len) = common(request, run);
-    let at = run.start_bytes().saturating_add(inside as u64);
-    let result = member.disk.write_zeroes(at, len.into());
-    match result {
-        Ok(()) => request.done(len),
-        Err(error) => request.fail(status(Err(error))),
-    }
 }
 
 #[kunit_tests(imgstream_merge)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The stream queue: a hidden blk-mq disk behind the head. What comes here needs the repository or merging.
+//! The stream queue: a hidden blk-mq disk behind the head. What comes here needs the repository, or needed it when it came.
 //!
 //! blk-mq gives it tags, merging of adjacent requests and accounting. The queue handler only puts requests on a list; a
 //! worker looks them up and starts fetches. The worker waits for the disk now and then, never for the network.
@@ -95,7 +95,10 @@ impl Stream {
     fn handle(&self, request: Request) {
         let result = match request.op() {
             Op::Read => self.read(&request),
-            Op::Write | Op::WriteZeroes => self.write(&request),
+            Op::Write | Op::WriteZeroes => {
+                self.write(&request);
+                Ok(())
+            }
             Op::Flush | Op::Discard | Op::Other => return request.fail(BlkStatus::NOTSUPP),
         };
         if let Err(error) = result {
@@ -161,20 +164,11 @@ impl Stream {
         Ok(part.blocks)
     }
 
-    fn write(&self, request: &Request) -> Result {
+    fn write(&self, request: &Request) {
         let all = Self::blocks(request);
         for block in all.start..all.end() {
-            let one = Run::new(block, 1);
-            let member = self.core.enter();
-            let home = member.locate(block, 1).ok_or(EINVAL)?.place == Place::Home;
-            if home && request.op() == Op::WriteZeroes && !member.is_excluded(one) {
-                merge::zero_home(&member, request, one);
-                continue;
-            }
-            drop(member);
             merge::write_block(&self.core, request, block, None);
         }
-        Ok(())
     }
 }
 

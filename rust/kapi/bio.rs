@@ -14,18 +14,26 @@ mod tests;
 
 use crate::{
     bindings,
-    kapi::blk::{
-        BlkStatus,
-        SECTOR_BYTES, //
+    kapi::{
+        blk::{
+            BlkStatus,
+            SECTOR_BYTES, //
+        },
+        page::PageBuf, //
     },
 };
 use core::{
     mem::ManuallyDrop,
     ptr::NonNull, //
 };
+use kernel::error::{
+    code::EINVAL,
+    Result, //
+};
 
 pub(crate) use set::{
     BioSet,
+    Clone,
     Completion, //
 };
 
@@ -153,6 +161,30 @@ impl Bio {
     /// Takes the demand to flush first away, once that has happened.
     pub(crate) fn clear_preflush(&mut self) {
         self.clear(bindings::REQ_PREFLUSH);
+    }
+
+    /// Copies all data of a write into the buffer, from `offset` on.
+    pub(crate) fn copy_out(&self, buf: &PageBuf, offset: usize) -> Result {
+        if self.op() != Op::Write {
+            return Err(EINVAL);
+        }
+        let mut done = 0u32;
+        buf.each_part(offset, self.raw().bi_iter.bi_size as usize, |page, part| {
+            let len = part.len as u32;
+            // SAFETY: A write that is owed here has as many bytes as `bi_size` says, and all parts together are as long;
+            // `each_part` keeps the part inside of the page.
+            unsafe {
+                bindings::imgstream_bio_copy_from(
+                    self.as_ptr(),
+                    done,
+                    page.as_ptr(),
+                    part.offset as u32,
+                    len, //
+                )
+            };
+            done = done.saturating_add(len);
+            Ok(())
+        })
     }
 
     /// Ends the bio.

@@ -22,6 +22,8 @@ use crate::{
         },
         page::{
             PageBuf,
+            PagePtr,
+            Part,
             PAGE_BYTES, //
         },
     },
@@ -145,26 +147,49 @@ impl<P: Completion> BioSet<P> {
             Op::Write => bindings::req_op_REQ_OP_WRITE,
             _ => return Err(EINVAL),
         };
-        let set = self.raw.get();
-        // SAFETY: Valid arguments; the count was checked.
-        let bio = unsafe {
-            bindings::bio_alloc_bioset(disk.as_ptr(), pages as u16, opf, bindings::GFP_NOIO, set)
-        };
-        let bio = NonNull::new(bio).ok_or(ENOMEM)?;
-        let own = Clone::new(bio, None, Some(buf.clone()));
+        let own = self.own(disk, opf, pages, buf)?;
         buf.each_part(offset, len, |page, part| {
-            // SAFETY: The bio has room for `pages` parts; the buffer stays in its front pad until it completed.
-            unsafe {
-                bindings::__bio_add_page(
-                    bio.as_ptr(),
-                    page.as_ptr(),
-                    part.len as u32,
-                    part.offset as u32, //
-                )
-            };
+            // SAFETY: The bio has room for `pages` parts, and the buffer is the one it keeps.
+            unsafe { own.add(page, part) };
             Ok(())
         })?;
         Ok(own)
+    }
+
+    /// Makes a write of `len` zeroes: whole sectors, at most 256 pages. All of them are the first page of `zeroes`.
+    pub(crate) fn zeroes(&self, disk: &Bdev, zeroes: &PageBuf, len: usize) -> Result<Clone<P>> {
+        let pages = len.div_ceil(PAGE_BYTES);
+        if len == 0 || len % SECTOR_BYTES as usize != 0 || pages > bindings::BIO_MAX_VECS as usize {
+            return Err(EINVAL);
+        }
+        let page = zeroes.pages().first().ok_or(EINVAL)?;
+        let own = self.own(disk, bindings::req_op_REQ_OP_WRITE, pages, zeroes)?;
+        for at in (0..len).step_by(PAGE_BYTES) {
+            let part = Part {
+                offset: 0,
+                len: PAGE_BYTES.min(len.saturating_sub(at)),
+            };
+            // SAFETY: The bio has room for `pages` parts, and the buffer is the one it keeps.
+            unsafe { own.add(page, part) };
+        }
+        Ok(own)
+    }
+
+    /// A bio of our own with room for so many parts, at most 256, of a buffer that it keeps.
+    fn own(
+        &self,
+        disk: &Bdev,
+        opf: bindings::blk_opf_t,
+        parts: usize,
+        buf: &PageBuf,
+    ) -> Result<Clone<P>> {
+        let set = self.raw.get();
+        // SAFETY: Valid arguments; the callers have checked the count.
+        let bio = unsafe {
+            bindings::bio_alloc_bioset(disk.as_ptr(), parts as u16, opf, bindings::GFP_NOIO, set)
+        };
+        let bio = NonNull::new(bio).ok_or(ENOMEM)?;
+        Ok(Clone::new(bio, None, Some(buf.clone())))
     }
 }
 
@@ -196,6 +221,30 @@ impl<P: Completion> Clone<P> {
 
     fn front(&self) -> *mut Front<P> {
         front_of(self.bio.as_ptr())
+    }
+
+    /// Adds a part of a page.
+    ///
+    /// # Safety
+    ///
+    /// The bio has room for one more, and the page is one of the buffer that it keeps.
+    unsafe fn add(&self, page: &PagePtr, part: Part) {
+        // SAFETY: By the caller's promise; the buffer stays in the front pad until the bio has completed.
+        unsafe {
+            bindings::__bio_add_page(
+                self.bio.as_ptr(),
+                page.as_ptr(),
+                part.len as u32,
+                part.offset as u32, //
+            )
+        };
+    }
+
+    /// Has it done in place of `original`, which its completion gets.
+    pub(crate) fn instead_of(self, original: Bio) -> Self {
+        // SAFETY: The front pad is initialised, and this bio is ours alone.
+        unsafe { (*self.front()).original = Some(original) };
+        self
     }
 
     /// Where on the disk it goes.

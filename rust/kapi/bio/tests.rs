@@ -5,9 +5,12 @@
 #[kernel::prelude::kunit_tests(imgstream_bio)]
 mod suite {
     use super::super::*;
-    use crate::kapi::testing::{
-        every,
-        Bench, //
+    use crate::kapi::{
+        page::PagePool,
+        testing::{
+            every,
+            Bench, //
+        }, //
     };
     use kernel::{
         prelude::*,
@@ -135,6 +138,29 @@ mod suite {
         bench.buf.copy_to_slice(0, &mut bytes)?;
         let (zeroed, rest) = bytes.split_at(1024);
         assert!(zeroed.iter().all(|&byte| byte == 0) && rest.iter().all(|&byte| byte == 0xff));
+        Ok(())
+    }
+
+    #[test]
+    fn the_data_of_a_write_is_copied_to_its_place() -> Result {
+        let bench = Bench::new()?;
+        bench.buf.copy_from_slice(0, &[0x5a; 1536])?;
+        let page = PageBuf::new(&PagePool::new(1)?, 1)?;
+        page.fill_zero(0, page.len())?;
+        let (bio, _) = bench.incoming(Op::Write, 0, 3)?;
+        assert!(bio.copy_out(&page, 512).is_ok());
+        let mut bytes = KVec::from_elem(0u8, page.len(), GFP_KERNEL)?;
+        page.copy_to_slice(0, &mut bytes)?;
+        let (before, rest) = bytes.split_at(512);
+        let (data, behind) = rest.split_at(1536);
+        assert!(data.iter().all(|&byte| byte == 0x5a));
+        assert!([before, behind]
+            .iter()
+            .all(|part| part.iter().all(|&byte| byte == 0)));
+        // Not all of it fits there; a read has no data.
+        assert_eq!(bio.copy_out(&page, page.len() - 1024), Err(EINVAL));
+        let (bio, _) = bench.incoming(Op::Read, 0, 1)?;
+        assert_eq!(bio.copy_out(&page, 0), Err(EINVAL));
         Ok(())
     }
 

@@ -132,6 +132,77 @@ mod suite {
         Ok(())
     }
 
+    /// Writes so many zeroes to a disk of ones; whether they are where they belong, and nowhere else.
+    fn zeroes(bench: &Bench, page: &PageBuf, len: usize, sector: u64) -> Result<bool> {
+        let (disk, data) = (bench.disk.bdev()?, bench.disk.data());
+        for at in (0..data.len()).step_by(512) {
+            data.copy_from_slice(at, &[0xff; 512])?;
+        }
+        let mut write = bench.set.zeroes(disk, page, len)?;
+        write.set_sector(sector);
+        let written = write.submit_and_wait().is_ok();
+        let start = (sector * SECTOR_BYTES) as usize;
+        let zeroed = start..start + len;
+        let found = bytes(data, 0, data.len())?;
+        let mut all = found.iter().enumerate();
+        Ok(written && all.all(|(at, &byte)| (byte == 0) == zeroed.contains(&at)))
+    }
+
+    #[test]
+    fn zeroes_are_written_from_one_page() -> Result {
+        let bench = Bench::new()?;
+        let page = PageBuf::new(&PagePool::new(1)?, 1)?;
+        page.fill_zero(0, PAGE_BYTES)?;
+        let table = [
+            (512, 0),
+            (PAGE_BYTES, 8),
+            (PAGE_BYTES + 512, 1),
+            (BYTES + 512, 7),
+            (9 * PAGE_BYTES - 512, 3),
+        ];
+        assert!(every(table, |&(len, sector)| {
+            zeroes(&bench, &page, len, sector) == Ok(true)
+        }));
+        let most = bindings::BIO_MAX_VECS as usize * PAGE_BYTES;
+        let table = [
+            (most, true),
+            (most + 512, false),
+            (usize::MAX - 511, false),
+            (0, false),
+            (511, false),
+        ];
+        let disk = bench.disk.bdev()?;
+        assert!(every(table, |&(len, right)| {
+            bench.set.zeroes(disk, &page, len).is_ok() == right
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_done_in_place_of_a_bio_ends_it() -> Result {
+        let (bench, below) = (Bench::new()?, MemoryDisk::plain(c"imgstream_below")?);
+        below.break_sectors(8..9);
+        for (sector, status) in [(0, OK), (8, IOERR)] {
+            let (bio, original) = bench.incoming(Op::Write, 2, 2)?;
+            let mut own = bench
+                .set
+                .over(below.bdev()?, Op::Write, &bench.buf, 0, 512)?;
+            own.set_sector(sector);
+            let (note, ends) = note()?;
+            own.instead_of(bio).submit(note);
+            assert_eq!((ends.seen(), ends.originals()), ((1, status), 1));
+            assert_eq!(original.seen(), (1, status));
+        }
+        // One that is not sent is not forgotten.
+        let (bio, original) = bench.incoming(Op::Write, 2, 2)?;
+        let own = bench
+            .set
+            .over(below.bdev()?, Op::Write, &bench.buf, 0, 512)?;
+        drop(own.instead_of(bio));
+        assert_eq!(original.seen(), (1, IOERR));
+        Ok(())
+    }
+
     #[test]
     fn errors_of_the_disk_are_told_once() -> Result {
         let bench = Bench::new()?;
