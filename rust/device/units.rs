@@ -168,15 +168,19 @@ pub(super) fn want(
     store: bool,
 ) -> Result<u64> {
     loop {
-        let Some((unit, fetch)) = Unit::find_or_add(core, run, priority, store)? else {
-            continue;
+        let joined = match Unit::find_or_add(core, run, priority, store)? {
+            None => continue,
+            Some((unit, None)) => {
+                unit.hurry(priority);
+                unit.join(run, waiter)
+            }
+            Some((unit, Some(fetch))) => {
+                let joined = unit.join(run, waiter);
+                // Whether or not the waiter has found room: others may have joined.
+                unit.start(fetch);
+                joined
+            }
         };
-        let joined = unit.join(run, waiter);
-        // Whether or not the waiter finds room: others may have joined.
-        match fetch {
-            Some(fetch) => unit.start(fetch),
-            None => unit.hurry(priority),
-        }
         waiter = match joined? {
             Ok(blocks) => return Ok(blocks),
             Err(over) => over,
