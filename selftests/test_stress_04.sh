@@ -8,6 +8,7 @@
 # needs-module: ext4
 # needs-fault: Kernel panic
 # needs-own-boot: boots four times
+# needs-long: it ends the machine four times
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

@@ -11,6 +11,7 @@
 # needs-module: ext4
 # needs-memory: 400
 # needs-cmdline: rootfstype=ramfs
+# needs-long: it waits for memory to run out
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

@@ -5,9 +5,11 @@ import argparse
 import os
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from typing import Iterator
 
 from .boot import Group, Outcome
-from .config import BUILD, SELFTESTS, Failed, flavor, say
+from .config import BUILD, SELFTESTS, Failed, flavor, jobs, say
 from .test import Test, group, read_test
 
 
@@ -47,21 +49,37 @@ def _show(number: int, name: str, outcome: Outcome) -> None:
     print(f"{word} {number} - {name} # {numbers}, {outcome.seconds:.0f} s", flush=True)
 
 
+def _boots(groups: list[Group], at_once: int) -> Iterator[dict[str, Outcome]]:
+    """Runs them, so many at a time; how their tests went, as they end."""
+    with ThreadPoolExecutor(at_once) as pool:
+        running: list[Future[dict[str, Outcome]]] = [pool.submit(together.run) for together in groups]
+        try:
+            for ended in as_completed(running):
+                yield ended.result()
+        finally:
+            # After an error nobody wants the others.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def _run(tests: list[Test], verbose: bool) -> tuple[int, int]:
-    boots = group(tests)
-    say(f"{len(tests)} tests in {len(boots)} boots of a virtual machine; one boot usually takes 5 to 10 s without KVM")
+    boots = enumerate(group(tests), 1)
+    groups = [Group(together, BUILD / f"selftests/vm{index}", verbose) for index, together in boots]
+    # What several say while they say it, nobody can read.
+    at_once = 1 if verbose else jobs()
+    say(
+        f"{len(tests)} tests in {len(groups)} boots of a virtual machine, {at_once} at a time; one boot usually takes "
+        "5 to 10 s without KVM"
+    )
     print(f"KTAP version 1\n1..{len(tests)}")
-    passed = failed = number = deaths = 0
-    for index, together in enumerate(boots, 1):
-        shared = Group(together, BUILD / f"selftests/vm{index}", verbose)
-        for name, outcome in shared.run().items():
+    passed = failed = number = 0
+    for outcomes in _boots(groups, at_once):
+        for name, outcome in outcomes.items():
             number += 1
             outcome.report.finish(outcome.status)
             _show(number, name, outcome)
             passed += outcome.report.passed
             failed += outcome.report.failed
-        deaths += shared.early_deaths
-    if deaths:
+    if deaths := sum(together.early_deaths for together in groups):
         say(f"{deaths} boots were repeated because of QEMU's known early fault (Oops: int3)")
     return passed, failed
 

@@ -31,6 +31,14 @@ def flavor() -> str:
     return os.environ.get("IMGSTREAM_FLAVOR", "stock")
 
 
+def jobs() -> int:
+    """How many virtual machines run at a time."""
+    wanted = os.environ.get("IMGSTREAM_JOBS", "1")
+    if not wanted.isdigit() or int(wanted) < 1:
+        raise Failed(f"IMGSTREAM_JOBS is '{wanted}', not a number of virtual machines")
+    return int(wanted)
+
+
 @dataclass
 class Kernel:
     """A kernel to boot: where it is, where its modules are, and where imgstream.ko for it is."""
