@@ -178,7 +178,7 @@ impl Inner {
         queues: Arc<Queues>,
         retry: Arc<Retry>,
     ) -> Result<impl PinInit<Self, Error>> {
-        let pool = PagePool::new(RESERVE_FETCHES)?;
+        let pool = PagePool::with_longest(RESERVE_FETCHES, PIECE_BLOCKS as usize)?;
         let zeroes = PageBuf::new(&pool, 1)?;
         zeroes.fill_zero(0, zeroes.len())?;
         let tables = store.tables().clone();

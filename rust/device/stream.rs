@@ -157,6 +157,8 @@ impl Stream {
         match result {
             Ok(()) => merge::copy_in(request, part, &buf, 0),
             Err(_) if piece.place == Place::Slot && self.core.trust.may_fetch(piece.state) => {
+                // The fetch takes as many pages, of the same reserve.
+                drop(buf);
                 return self.fetch(request, part, false);
             }
             Err(error) => return Err(error),

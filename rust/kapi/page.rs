@@ -33,13 +33,13 @@ pub(crate) const PAGE_BYTES: usize = kernel::page::PAGE_SIZE;
 ///
 /// # Invariants
 ///
-/// `pages` holds at least `reserve` pages, and `headers` as many elements, each with room for a [`Header`] and the
-/// pointers of `reserve` pages.
+/// `pages` holds at least as many pages as `headers` has elements, and no less than `longest`; each element has room for a
+/// [`Header`] and the pointers of `longest` pages.
 #[pin_data]
 pub(crate) struct PagePool {
     pages: Mempool,
     headers: Mempool,
-    reserve: usize,
+    longest: usize,
     /// Held by the one allocation that may sleep for reserve pages. Two that each held half of the reserve would wait
     /// for each other for ever. Who waits for a header holds no page.
     #[pin]
@@ -49,7 +49,16 @@ pub(crate) struct PagePool {
 impl PagePool {
     /// Makes a pool that can always give out one buffer of `reserve` pages.
     pub(crate) fn new(reserve: usize) -> Result<Arc<Self>> {
-        let list = reserve.checked_mul(size_of::<PagePtr>()).ok_or(EINVAL)?;
+        Self::with_longest(reserve, reserve)
+    }
+
+    /// Makes a pool that can always give out buffers of `reserve` pages together, each of at most `longest`, of which there are
+    /// no less.
+    pub(crate) fn with_longest(reserve: usize, longest: usize) -> Result<Arc<Self>> {
+        if longest > reserve {
+            return Err(EINVAL);
+        }
+        let list = longest.checked_mul(size_of::<PagePtr>()).ok_or(EINVAL)?;
         let header = list.checked_add(size_of::<Header>()).ok_or(EINVAL)?;
         let pages = Mempool::pages(reserve)?;
         let headers = Mempool::memory(reserve, header)?;
@@ -58,7 +67,7 @@ impl PagePool {
             pin_init!(Self {
                 pages,
                 headers,
-                reserve,
+                longest,
                 slow <- kernel::new_mutex!((), "imgstream:page_pool"),
             }),
             GFP_KERNEL,
@@ -103,10 +112,10 @@ unsafe impl Send for PageBuf {}
 unsafe impl Sync for PageBuf {}
 
 impl PageBuf {
-    /// Allocates `pages` pages, at most the reserve of the pool. May sleep, never for the network unless the reserve is
+    /// Allocates `pages` pages, at most as many as the longest buffer of the pool has. May sleep, never for the network unless the reserve is
     /// held by fetches that wait for it.
     pub(crate) fn new(pool: &Arc<PagePool>, pages: usize) -> Result<Self> {
-        if pages > pool.reserve {
+        if pages > pool.longest {
             return Err(EINVAL);
         }
         let mut buf = Self::empty(pool)?;
@@ -153,10 +162,10 @@ impl PageBuf {
         unsafe { self.0.add(1) }.cast()
     }
 
-    /// Adds a page of the pool. The only user calls this, less than `reserve` times.
+    /// Adds a page of the pool. The only user calls this, less than `longest` times.
     fn push(&mut self, page: NonNull<bindings::page>) {
         let len = self.header().len;
-        // SAFETY: There is room for `reserve` pages.
+        // SAFETY: There is room for `longest` pages.
         unsafe { self.list().add(len).write(PagePtr(page)) };
         // SAFETY: Nobody else uses the header.
         unsafe { self.0.as_mut() }.len = len.saturating_add(1);

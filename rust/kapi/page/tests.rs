@@ -151,9 +151,8 @@ mod suite {
         Ok(())
     }
 
-    #[test]
-    fn a_buffer_is_at_most_the_reserve() -> Result {
-        let pool = PagePool::new(PAGES)?;
+    /// Whether buffers of the pool have up to `PAGES` pages.
+    fn has_buffers(pool: &Arc<PagePool>) -> bool {
         let table = [
             (0, true),
             (1, true),
@@ -161,12 +160,16 @@ mod suite {
             (PAGES + 1, false),
             (usize::MAX, false),
         ];
-        assert!(every(table, |&(pages, fits)| {
-            match PageBuf::new(&pool, pages) {
-                Ok(buf) => fits && buf.len() == pages * PAGE_BYTES && buf.pages().len() == pages,
-                Err(error) => !fits && error == EINVAL,
-            }
-        }));
+        every(table, |&(pages, fits)| match PageBuf::new(pool, pages) {
+            Ok(buf) => fits && buf.len() == pages * PAGE_BYTES && buf.pages().len() == pages,
+            Err(error) => !fits && error == EINVAL,
+        })
+    }
+
+    #[test]
+    fn a_buffer_is_at_most_as_long_as_the_longest() -> Result {
+        assert!(has_buffers(&PagePool::new(PAGES)?));
+        assert!(has_buffers(&PagePool::with_longest(2 * PAGES + 1, PAGES)?));
         Ok(())
     }
 
@@ -174,6 +177,7 @@ mod suite {
     fn pools_have_a_size_that_can_be() {
         assert!(PagePool::new(i32::MAX as usize + 1).is_err());
         assert!(PagePool::new(usize::MAX).is_err());
+        assert!(PagePool::with_longest(1, 2).is_err());
     }
 
     fn free_pages() -> u64 {
