@@ -75,6 +75,8 @@ int imgstream_disk_getgeo(struct gendisk *disk, struct block_device *below,
 	if (!lower->fops->getgeo)
 		return -ENOTTY;
 	err = lower->fops->getgeo(lower, geo);
+	/* SCSI reads the partition table for that, into a cache that our writes go past. */
+	invalidate_bdev(below);
 	if (err)
 		return err;
 	geo->start = start;
