@@ -484,6 +484,10 @@ impl Head {
         if discard || first.piece.place == Place::Zero {
             return bio.end(BlkStatus::OK);
         }
+        if bio.is_nowait() {
+            // There may be no bio right now.
+            return bio.end(BlkStatus::AGAIN);
+        }
         Self::overwrite(&member, &first.piece, covering(bio.sector(), sectors));
         Self::write_zeroes(member, bio, first.sector);
     }
