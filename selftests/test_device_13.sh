@@ -15,11 +15,7 @@
 
 tags=128
 full() {
-	[ "$(value inflight)" -ge "$tags" ]
-}
-# read_block BLOCK: past the page cache.
-read_block() {
-	dd if=/dev/imgstream0 of=/dev/null bs=4096 skip="$1" count=1 iflag=direct 2>/dev/null
+	under_way "$tags"
 }
 
 plan 8
@@ -35,12 +31,12 @@ eventually gone
 readers=
 for n in $(seq $((tags + 10))); do
 	# Not side by side: each is a request of its own.
-	read_block $((5200 + 2 * n)) &
+	be_reader $((5200 + 2 * n)) &
 	readers="$readers $!"
 done
 eventually full
 weaken $((useful + 5050 * 4096)) 4096
-read_block 5050 &
+be_reader 5050 &
 readers="$readers $!"
 # Something that the reads before have to overtake: it comes behind them if they are held up.
 check "a new block is written durably" $guestdisk stamp --durable /dev/imgstream0 mine --start 5100 --blocks 10

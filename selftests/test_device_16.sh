@@ -15,17 +15,6 @@
 
 reserve=64
 writers=200
-# be_writer BLOCK: becomes one that writes its second sector, past the page cache and durably, which busybox cannot.
-be_writer() {
-	seek=$(($1 * 8 + 1))
-	exec /usr/bin/dd if=/dev/zero of=/dev/imgstream0 bs=512 seek=$seek count=1 oflag=direct,dsync conv=notrunc 2>/dev/null
-}
-write_part() {
-	(be_writer "$1")
-}
-more_than() {
-	[ "$(value inflight)" -gt "$1" ]
-}
 # Whether the second sector of a block is zero.
 zeroes() {
 	dd if=/dev/imgstream0 bs=512 skip=$(($1 * 8 + 1)) count=1 iflag=direct 2>/dev/null | cmp -n 512 - /dev/zero
@@ -37,7 +26,7 @@ race() {
 	done &
 	racer=$!
 	for n in $(seq 100); do
-		write_part 7000 || return
+		write_part /dev/zero 7000 1 ,dsync || return
 	done
 	wait "$racer"
 }
@@ -53,7 +42,7 @@ target_stop
 eventually gone
 pids=
 for n in $(seq $writers); do
-	be_writer $((5200 + 2 * n)) &
+	be_part_writer /dev/zero $((5200 + 2 * n)) 1 ,dsync &
 	pids="$pids $!"
 done
 # shellcheck disable=SC2086
@@ -61,10 +50,10 @@ eventually sleep_in_kernel $pids
 # It comes behind them in the stream queue.
 dd if=/dev/imgstream0 of=/dev/null bs=4096 skip=6000 count=1 iflag=direct 2>/dev/null &
 reader=$!
-eventually more_than $reserve
+eventually under_way $((reserve + 1))
 equal "no more than their reserve has wait for the network" $((reserve + 1)) "$(value inflight)"
 check "what is here is written durably" $guestdisk stamp --durable /dev/imgstream0 mine --start 5060 --blocks 10
-check "a part of it as well" write_part 5070
+check "a part of it as well" write_part /dev/zero 5070 1 ,dsync
 target_start
 for pid in $pids $reader; do
 	wait "$pid" || echo "$pid" >>/tmp/failed

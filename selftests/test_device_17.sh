@@ -15,10 +15,6 @@ block=2000
 discard() {
 	exec blkdiscard -o $(($1 * 4096 - 2048 * 512)) -l 4096 /dev/imgstream0p1
 }
-# Its second sector, past the page cache, durable when it is through, which busybox cannot.
-write_part() {
-	exec /usr/bin/dd if=/tmp/word of=/dev/imgstream0 bs=512 seek=$(($1 * 8 + 1)) count=1 oflag=direct,dsync conv=notrunc
-}
 contents() {
 	dd if=/dev/imgstream0 bs=4096 skip=$block count=1 iflag=direct 2>/dev/null
 }
@@ -53,7 +49,7 @@ eventually commit_held_up
 discard $block &
 discarder=$!
 eventually sleep_in_kernel $discarder
-write_part $block 2>/tmp/said &
+be_part_writer /tmp/word $block 1 ,dsync 2>/tmp/said &
 writer=$!
 eventually sleep_in_kernel $writer
 dmsetup --noudevsync resume weak

@@ -14,9 +14,6 @@
 
 # More than the block layer would let through at a time. They are far from each other, so that each is a fetch.
 writes=60
-under_way() {
-	[ "$(value inflight)" -ge "$1" ]
-}
 # By the page cache, as a file system writes: with blocks of 512 bytes, as this partition ends with half a block.
 write_parts() {
 	for n in $(seq "$writes"); do
@@ -30,16 +27,8 @@ parts_are_there() {
 		[ "$found" = "part $n" ] || return
 	done
 }
-# read_block BLOCK: past the page cache.
-read_block() {
-	dd if=/dev/imgstream0 of=/dev/null bs=4096 skip="$1" count=1 iflag=direct 2>/dev/null
-}
 add_partition() {
-	{
-		mbr_entry 2048 $((30 * 2048 + 1))
-		head -c 48 /dev/zero
-		printf '\125\252'
-	} | dd of="$1" bs=1 seek=446 conv=notrunc,fsync && blockdev --rereadpt "$1"
+	write_mbr "$1" 2048 $((30 * 2048 + 1)) && blockdev --rereadpt "$1"
 }
 
 plan 9
@@ -51,7 +40,7 @@ eventually idle
 target_stop
 eventually gone
 # Writes alone are not held back: no read has to wait for them.
-read_block 6000 &
+be_reader 6000 &
 first=$!
 eventually under_way 1
 # While somebody has it open the others need not write it back when they are through.
@@ -62,7 +51,7 @@ dd if=/dev/null of=/dev/imgstream0p1 conv=notrunc,fsync 2>/dev/null &
 syncing=$!
 eventually under_way $((1 + writes))
 pass "all of them are under way"
-read_block 6100 &
+be_reader 6100 &
 second=$!
 eventually under_way $((1 + writes + 1))
 pass "and a read behind them"

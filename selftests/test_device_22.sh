@@ -16,13 +16,6 @@
 
 whole=/dev/imgstream0
 tags=128 room=64
-under_way() {
-	[ "$(value inflight)" -ge "$1" ]
-}
-# write_part BLOCK SECTOR [FLAG]: past the page cache.
-write_part() {
-	/usr/bin/dd if=/tmp/word of=$whole bs=512 seek=$(($1 * 8 + $2)) count=1 oflag="direct${3:-}" conv=notrunc 2>/dev/null
-}
 # zeroes FIRST_SECTOR SECTORS [HOW]
 zeroes() {
 	/usr/bin/fallocate "${3:--z}" -o $(($1 * 512)) -l $(($2 * 512)) "$whole"
@@ -56,19 +49,19 @@ target_stop
 eventually gone
 pids=
 for n in $(seq $((room + 6))); do
-	write_part $((6000 + 2 * n)) 1 ,dsync &
+	be_part_writer /tmp/word $((6000 + 2 * n)) 1 ,dsync &
 	pids="$pids $!"
 done
 eventually under_way "$room"
 for n in $(seq $((tags + 10))); do
-	dd if=$whole of=/dev/null bs=4096 skip=$((7000 + 2 * n)) count=1 iflag=direct 2>/dev/null &
+	be_reader $((7000 + 2 * n)) &
 	pids="$pids $!"
 done
 eventually under_way "$tags"
-check "a part of a block of zeroes is written" write_part 5100 1
-check "and another part of it" write_part 5100 3
+check "a part of a block of zeroes is written" write_part /tmp/word 5100 1
+check "and another part of it" write_part /tmp/word 5100 3
 equal "it has both" "$(padded 1 3)" "$(contents 5100)"
-check "a part of one is written durably" write_part 5101 7 ,dsync
+check "a part of one is written durably" write_part /tmp/word 5101 7 ,dsync
 equal "it has that" "$(padded 7)" "$(contents 5101)"
 check "zeroes are written to a part of one" zeroes $((5102 * 8 + 2)) 3
 check "there are zeroes in it, and behind it" $guestdisk verify $whole zero --start 5102 --blocks 8

@@ -22,10 +22,7 @@ scanning() {
 open_it() {
 	dd if=/dev/imgstream0 of=/dev/null bs=4096 count=1 2>/tmp/opener &
 	opener=$!
-	eventually held_up
-}
-held_up() {
-	read -r held_stat <"/proc/$opener/stat" && case $held_stat in *') D '*) true ;; *) false ;; esac
+	eventually sleep_in_kernel $opener
 }
 # Whether it has ended, and how.
 found_none() {

@@ -19,7 +19,7 @@ no_pages() {
 }
 # One fetch has all of the reserve; the commit is about to begin the next one.
 held_up() {
-	waiting && cat /proc/[0-9]*/stat 2>/dev/null | grep -q '+imgstream_bg) D '
+	waiting && commit_held_up
 }
 
 plan 7

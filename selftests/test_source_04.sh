@@ -14,14 +14,6 @@ first=3072 bad=3100 early=3080 late=3200 written=3150 two=3099
 one_fetch() {
 	[ "$(value inflight)" = 1 ]
 }
-read_blocks() {
-	exec dd if=/dev/imgstream0 of="/tmp/read$1" bs=4096 skip="$1" count="$2" iflag=direct 2>/dev/null
-}
-# Durable, past the page cache, which busybox cannot.
-write_part() {
-	exec /usr/bin/dd if=/tmp/word of=/dev/imgstream0 bs=512 seek=$(($1 * 8 + 1)) count=1 oflag=direct conv=notrunc \
-		2>/dev/null
-}
 # read_right BLOCK: what was read of it.
 read_right() {
 	cmp -n 4096 "/tmp/read$1" /tmp/image 0 $(($1 * 4096))
@@ -48,15 +40,15 @@ eventually gone
 dd if=/dev/imgstream0 of=/tmp/all bs=1M skip=$((first / 256)) count=1 iflag=direct 2>/dev/null &
 all=$!
 eventually one_fetch
-read_blocks $early 1 &
+into=/tmp/read$early be_reader $early &
 before=$!
-read_blocks $late 1 &
+into=/tmp/read$late be_reader $late &
 behind=$!
-read_blocks $bad 1 &
+be_reader $bad &
 itself=$!
-read_blocks $two 2 &
+be_reader $two 2 &
 both=$!
-write_part $written &
+be_part_writer /tmp/word $written 1 2>/dev/null &
 writer=$!
 eventually sleep_in_kernel $all $itself $both $before $behind $writer
 equal "all of them wait for one fetch" 1 "$(value inflight)"

@@ -22,9 +22,7 @@ EOT
 block_0() {
 	{
 		dd if=/dev/zero bs=446 count=1
-		mbr_entry $(($1 * 2048)) $((16 * 2048))
-		dd if=/dev/zero bs=48 count=1
-		printf '\125\252'
+		mbr $(($1 * 2048)) $((16 * 2048))
 		dd if=/dev/zero bs=512 count=7
 	} 2>/dev/null
 }

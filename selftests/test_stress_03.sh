@@ -16,9 +16,6 @@ disk=$(disk disk)
 no_threads() {
 	! grep -h R-imgstream /proc/[0-9]*/comm
 }
-read_block() {
-	exec dd if=/dev/imgstream0 of=/dev/null bs=4096 skip="$1" count=1 iflag=direct 2>/dev/null
-}
 # Without the repository, so that it is known what is fetched afterwards.
 attach() {
 	load disk="$disk" && imgstreamctl fill off
@@ -60,7 +57,7 @@ for round in 1 2; do
 	refuse "the module does not go while work goes on" unload
 	# A program can be stopped, and leaves who asked it waiting.
 	kill -STOP "$served"
-	read_block $((2000 + round)) &
+	be_reader $((2000 + round)) &
 	reader=$!
 	eventually waiting
 	refuse "nor while it waits for the network" unload
@@ -79,7 +76,7 @@ check "blocks are written and flushed" $guestdisk stamp --durable /dev/imgstream
 check "others are fetched" all_here
 work_hard 12 16
 kill -STOP "$served"
-read_block 3000 &
+be_reader 3000 &
 reader=$!
 eventually waiting
 check "a commit begins" imgstreamctl commit --yes

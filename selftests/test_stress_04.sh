@@ -13,6 +13,8 @@
 . /tests/common.sh
 
 disk=$(disk disk)
+# A block that is not here before it is read at the end.
+absent=6900
 # work_stuck: works on blocks that nobody else looks at, until the repository is dead.
 work_stuck() {
 	serve /tmp/image
@@ -31,34 +33,12 @@ there() {
 	$guestdisk verify "${3:-/dev/imgstream0}" "$1" --start "$2" --blocks 200 &&
 		$guestdisk verify "${3:-/dev/imgstream0}" zero --start $(($2 + 200)) --blocks 50
 }
-# panic: instead of next_boot.
-panic() {
-	echo "#! next-boot $ktap_number $ktap_failed" >&3
-	read -r _ <&3
-	echo c >/proc/sysrq-trigger
-	sleep 60
-}
 # A file system in a partition at the end. What is not written before it is made is zeroed then.
 fs_made() {
-	{
-		mbr_entry $((7168 * 8)) 8192
-		head -c 48 /dev/zero
-		printf '\125\252'
-	} | dd of=/dev/imgstream0 bs=1 seek=446 conv=notrunc,fsync 2>/dev/null &&
+	write_mbr /dev/imgstream0 $((7168 * 8)) 8192 &&
 		blockdev --rereadpt /dev/imgstream0 &&
 		blkdiscard /dev/imgstream0p1 &&
 		/usr/sbin/mke2fs -q -t ext4 -E nodiscard /dev/imgstream0p1
-}
-# Reads a block that is not here.
-read_absent() {
-	exec dd if=/dev/imgstream0 of=/tmp/read bs=4096 skip=6900 count=1 iflag=direct 2>/dev/null
-}
-# shut_down: instead of next_boot, as the end of an orderly shutdown.
-shut_down() {
-	echo "#! next-boot $ktap_number $ktap_failed" >&3
-	read -r _ <&3
-	reboot -f
-	sleep 60
 }
 # Without the repository, so that it is known what is fetched afterwards.
 attach() {
@@ -85,7 +65,8 @@ case $BOOT in
 	work_stuck
 	check "a commit begins" imgstreamctl commit --yes
 	check "blocks are written and flushed while it waits" flushed two 6200
-	panic
+	# A panic.
+	next_boot sysrq c
 	;;
 3)
 	check "after a panic the disk is attached" attach
@@ -99,16 +80,17 @@ case $BOOT in
 	eventually gone
 	check "it is mounted without a repository" mount -t ext4 /dev/imgstream0p1 /mnt
 	check "and written" sh -c "seq 100000 >/mnt/file"
-	read_absent &
+	into=/tmp/read be_reader $absent &
 	eventually waiting
 	check "all is written back while somebody waits for the repository" sync
 	check "the file system is unmounted" umount /mnt
-	shut_down
+	# The end of an orderly shutdown.
+	next_boot reboot -f
 	;;
 esac
 check "the disk is attached while the repository is away" attach
 imgstreamctl pause
-read_absent &
+into=/tmp/read be_reader $absent &
 reader=$!
 eventually waiting
 check "the file system checks clean" /usr/sbin/e2fsck -fn /dev/imgstream0p1
@@ -119,7 +101,7 @@ refuse "who wants what is not here waits" ended $reader
 check "the state says why" sh -c "imgstreamctl status | grep 'disconnected: connection refused'"
 serve /tmp/image
 wait $reader
-check "until the repository is there" cmp -n 4096 /tmp/read /tmp/image 0 $((6900 * 4096))
+check "until the repository is there" cmp -n 4096 /tmp/read /tmp/image 0 $((absent * 4096))
 imgstreamctl commit --yes --now
 eventually committed
 check "the module goes" unload

@@ -21,12 +21,7 @@ group=/sys/fs/cgroup/small
 fs_first=8192 swap_first=16384
 
 partitions() {
-	{
-		mbr_entry $((fs_first * 8)) $(((swap_first - fs_first) * 8))
-		mbr_entry $((swap_first * 8)) $((16384 * 8))
-		head -c 32 /dev/zero
-		printf '\125\252'
-	} | dd of=/dev/imgstream0 bs=1 seek=446 conv=notrunc,fsync 2>/dev/null &&
+	write_mbr /dev/imgstream0 $((fs_first * 8)) $(((swap_first - fs_first) * 8)) $((swap_first * 8)) $((16384 * 8)) &&
 		blockdev --rereadpt /dev/imgstream0
 }
 count() {

@@ -10,9 +10,6 @@
 . /tests/common.sh
 
 disk=$(disk disk)
-read_block() {
-	exec dd if=/dev/imgstream0 of=/tmp/read bs=4096 skip="$1" count=1 iflag=direct 2>/dev/null
-}
 # jump YEARS: the clock, by so many years of 365 days.
 jump() {
 	date -s "@$(($(date +%s) + $1 * 365 * 86400))"
@@ -63,7 +60,7 @@ for years in 10 -20 11; do
 	equal "by the same connection" "$serving" "$(value reconnects)"
 	stop_serving
 	eventually gone
-	read_block $((6000 + years)) &
+	into=/tmp/read be_reader $((6000 + years)) &
 	reader=$!
 	eventually waiting
 	check "while one waits it jumps by $years years" jump $years

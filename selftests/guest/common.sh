@@ -132,9 +132,14 @@ gone() {
 	case $(value connection) in disconnected:*) true ;; *) false ;; esac
 }
 
-# Nothing is being fetched or waits in the stream queue; something waits for the repository; nothing is absent any more.
+# Nothing is being fetched; so many fetches, or more, are under way; something waits for the repository; nothing is absent
+# any more.
 idle() {
 	[ "$(value inflight)" = 0 ]
+}
+
+under_way() {
+	[ "$(value inflight)" -ge "$1" ]
 }
 
 waiting() {
@@ -208,13 +213,28 @@ mbr_entry() {
 	done
 }
 
+# mbr [FIRST_SECTOR SECTORS]...: a table of Linux partitions, from its place in the first sector on to the end of that.
+mbr() {
+	mbr_left=64
+	while [ $# -gt 0 ]; do
+		mbr_entry "$1" "$2"
+		mbr_left=$((mbr_left - 16))
+		shift 2
+	done
+	head -c $mbr_left /dev/zero
+	printf '\125\252'
+}
+
+# write_mbr DISK [FIRST_SECTOR SECTORS]...: the kernel is not told.
+write_mbr() {
+	mbr_disk=$1
+	shift
+	mbr "$@" | dd of="$mbr_disk" bs=1 seek=446 conv=notrunc,fsync
+}
+
 # partition DISK [MIB]: one Linux partition of 31 MiB, or so many, from 1 MiB on; the kernel is not told.
 partition() {
-	{
-		mbr_entry 2048 $((${2:-31} * 2048))
-		head -c 48 /dev/zero
-		printf '\125\252'
-	} | dd of="$1" bs=1 seek=446 conv=notrunc,fsync
+	write_mbr "$1" 2048 $((${2:-31} * 2048))
 }
 
 # partition_now DISK [MIB]: the same, and it is there.
@@ -319,13 +339,19 @@ may_wait() {
 	echo "$1" >/proc/sys/kernel/hung_task_timeout_secs
 }
 
-# next_boot: the machine stops at once, without any cleaning up, and boots again with the same disks; the test then runs
-# again with BOOT one higher. Only for tests with needs-own-boot.
+# next_boot [COMMAND...]: the machine stops at once, without any cleaning up, or as COMMAND has it stop, and boots again with
+# the same disks; the test then runs again with BOOT one higher. Only for tests with needs-own-boot.
 next_boot() {
+	[ $# -gt 0 ] || set -- sysrq b
 	echo "#! next-boot $ktap_number $ktap_failed" >&3
 	read -r _ <&3
-	echo b >/proc/sysrq-trigger
+	"$@"
 	sleep 60
+}
+
+# sysrq LETTER: see Documentation/admin-guide/sysrq.rst of the kernel.
+sysrq() {
+	echo "$1" >/proc/sysrq-trigger
 }
 
 # power_cut: the same, in the middle of whatever goes on: the machine is killed.
@@ -364,6 +390,23 @@ make_other_image() {
 	cp /tmp/image /tmp/other
 	tr '\0-\377' '\1-\377\0' </tmp/image | tail -c 4096 |
 		dd of=/tmp/other bs=4096 seek=8193 conv=notrunc 2>/dev/null
+}
+
+# be_reader BLOCK [BLOCKS]: becomes one that reads them past the page cache, into the file $into if that is set.
+be_reader() {
+	exec dd if=/dev/imgstream0 of="${into:-/dev/null}" bs=4096 skip="$1" count="${2:-1}" iflag=direct 2>/dev/null
+}
+
+# be_part_writer FILE BLOCK SECTOR [FLAGS]: becomes one that makes FILE that sector of the block, past the page cache, and
+# with ",dsync" durably, which busybox cannot: needs dd.
+be_part_writer() {
+	exec /usr/bin/dd if="$1" of=/dev/imgstream0 bs=512 seek=$(($2 * 8 + $3)) count=1 oflag="direct${4:-}" conv=notrunc \
+		status=none
+}
+
+# write_part FILE BLOCK SECTOR [FLAGS]: the same, and goes on.
+write_part() {
+	(be_part_writer "$@")
 }
 
 # work_hard FIRST_MIB MIB: $worker reads and writes there, until it is killed or meets an error; it has begun when this
