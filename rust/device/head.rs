@@ -484,12 +484,7 @@ impl Head {
         if discard || first.piece.place == Place::Zero {
             return bio.end(BlkStatus::OK);
         }
-        if bio.is_nowait() {
-            // There may be no bio right now.
-            return bio.end(BlkStatus::AGAIN);
-        }
-        Self::overwrite(&member, &first.piece, covering(bio.sector(), sectors));
-        Self::write_zeroes(member, bio, first.sector);
+        Self::write_zeroes(member, bio, &first);
     }
 
     fn zero_blocks(member: &Member, bio: Bio, sectors: u32) {
@@ -514,7 +509,7 @@ impl Head {
             return;
         };
         if in_pages {
-            return Self::write_zeroes(member, bio, first.sector);
+            return Self::write_zeroes(member, bio, &first);
         }
         if discard && !member.disk.can_discard() {
             return bio.end(BlkStatus::OK);
@@ -524,17 +519,19 @@ impl Head {
         }
     }
 
-    /// Writes zeroes for a bio of at most [`ZEROES_SECTORS`], as any other data.
-    fn write_zeroes(member: Member, bio: Bio, sector: u64) {
+    /// Writes zeroes for a bio of at most [`ZEROES_SECTORS`] to blocks with data, as any other data.
+    fn write_zeroes(member: Member, bio: Bio, first: &First) {
         if bio.is_nowait() {
             // There may be no bio right now.
             return bio.end(BlkStatus::AGAIN);
         }
+        let run = covering(bio.sector(), bio.sectors());
+        Self::overwrite(&member, &first.piece, run);
         let len = SECTOR_BYTES.saturating_mul(bio.sectors().into());
         let own = &member.own;
         match own.zeroes(&member.disk, &member.zeroes, len as usize) {
             Ok(mut zeroes) => {
-                zeroes.set_sector(sector);
+                zeroes.set_sector(first.sector);
                 let purpose = Purpose::Write;
                 zeroes.instead_of(bio).submit(LocalIo { member, purpose });
             }

@@ -5,8 +5,8 @@
 //! A [`Unit`] goes through: asked for -> arrived: readers are answered -> stored, block by block as far as nobody else
 //! has claimed them -> gone: writers of parts of blocks and the background are answered; or: asked for -> failed -> gone:
 //! all are answered, and those whom the failure may not concern ask again. The pages are the ones that were received into
-//! and are stored from; readers get copies (rule 6). Nothing is claimed and no lock is held while the
-//! network is waited for (rule 4).
+//! and are stored from; readers get copies (rule 6). Nothing is claimed and no lock is held while the network is waited for
+//! (rule 4).
 //!
 //! Locks: `Units::list`, then nothing; `Unit::phase`, then nothing. Process context only.
 

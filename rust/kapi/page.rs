@@ -112,8 +112,8 @@ unsafe impl Send for PageBuf {}
 unsafe impl Sync for PageBuf {}
 
 impl PageBuf {
-    /// Allocates `pages` pages, at most as many as the longest buffer of the pool has. May sleep, never for the network unless the reserve is
-    /// held by fetches that wait for it.
+    /// Allocates `pages` pages, at most as many as the longest buffer of the pool has. May sleep, never for the network unless
+    /// the reserve is held by fetches that wait for it.
     pub(crate) fn new(pool: &Arc<PagePool>, pages: usize) -> Result<Self> {
         if pages > pool.longest {
             return Err(EINVAL);

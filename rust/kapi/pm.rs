@@ -54,8 +54,8 @@ impl NoHibernation {
                 // SAFETY: `slot` is memory for a `notifier_block`.
                 unsafe { slot.write(raw) };
                 // INVARIANT: Registered if this is `Ok`; it is pinned.
-                // A hibernation by the kernel holds this from before its notifiers are called: either it is told, or it is over.
-                // One by a program that has /dev/snapshot open already is not told.
+                // A hibernation by the kernel holds this from before its notifiers are called: either it is told, or it is
+                // over. One by a program that has /dev/snapshot open already is not told.
                 let _sleep = SystemSleep::lock();
                 // SAFETY: `slot` is filled in, and is removed before its memory goes.
                 to_result(unsafe { bindings::register_pm_notifier(slot) })

@@ -38,17 +38,17 @@ impl Door {
 
     /// Closes it; `false`, and nothing is changed, if somebody is in. Any context.
     pub(super) fn close(&self) -> bool {
-        let was = self
-            .0
-            .compare_exchange(0, CLOSED, Ordering::SeqCst, Ordering::SeqCst);
-        matches!(was, Ok(_) | Err(CLOSED))
+        matches!(self.change(0, CLOSED), Ok(_) | Err(CLOSED))
     }
 
     /// Takes that back. Any context.
     pub(super) fn open(&self) {
-        let _ = self
-            .0
-            .compare_exchange(CLOSED, 0, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self.change(CLOSED, 0);
+    }
+
+    fn change(&self, from: u32, to: u32) -> Result<u32, u32> {
+        let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
+        self.0.compare_exchange(from, to, success, failure)
     }
 }
 
