@@ -6,7 +6,7 @@
 # needs-file: image 33562624 lun
 # needs-target: image
 # needs-module: sd_mod scsi_debug
-# needs-program: tools/imgstream-guestdisk tools/imgstreamctl fallocate blkdiscard
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl fallocate blkdiscard sfdisk
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
@@ -28,12 +28,17 @@ zeroes() {
 	/usr/bin/fallocate "$3" -o $(($1 * 4096)) -l $(($2 * 4096)) "$whole"
 }
 
-plan 18
+plan 21
 check "a SCSI disk" scsi_disk
 disk=$(scsi_device)
 check "64 blocks of it are home" lay_out "$disk" --boot-blocks 64
 check "the module attaches it" load disk="$disk"
 imgstreamctl fill off
+# SCSI reads the table for that, and must not go on believing what it read.
+check "it has a geometry" sfdisk --show-geometry $whole
+check "the table is written" $guestdisk stamp --durable $whole mine --start 0 --blocks 1
+head -c 4096 "$disk" >/tmp/below
+check "who reads the disk below reads what was written" $guestdisk verify /tmp/below mine --blocks 1
 check "it can write zeroes" [ "$(limit write_zeroes_max_bytes)" -gt 0 ]
 check "it can discard" [ "$(limit discard_max_bytes)" -gt 0 ]
 # From now on it refuses more than one sector.
