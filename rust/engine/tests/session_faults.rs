@@ -7,7 +7,7 @@ mod common;
 use common::{config, image, target, Rig};
 use imgstream_engine::session::{Config, ReadError, Reason, Stage, Timing, Violation};
 use imgstream_proto::iscsi::sense::Sense;
-use imgstream_testtarget::{Fault, LoginFault, Plan, ReadFault};
+use imgstream_testtarget::{Announcement, Fault, LoginFault, Plan, ReadFault};
 use proptest::prelude::*;
 
 const KIB: usize = 1 << 10;
@@ -311,7 +311,7 @@ fn conditions_without_an_end_end_the_connection() {
 #[test]
 fn announcements_of_the_target_are_followed() {
     for event in [0, 1, 2, 3, 4, 5, 100, 248, 255] {
-        let mut rig = rig(Plan::once(1, Fault::Async(event)));
+        let mut rig = rig(Plan::once(1, Fault::Async(Announcement::of(event))));
         for i in 0..4 {
             rig.read(i, u64::from(i) * 8192, 2048);
         }

@@ -5,24 +5,29 @@
 use std::collections::BTreeSet;
 
 use imgstream_proto::iscsi::bhs::{
-    flag, lun_field, opcode, AnyHeader, AsyncMessage, DataSegmentLength, LogoutRequest,
-    LogoutResponse, NopIn, NopOut, BHS_BYTES, DEFAULT_MAX_RECV_BYTES, NO_TAG,
+    flag, opcode, AnyHeader, LogoutRequest, LogoutResponse, NopIn, NopOut, BHS_BYTES,
+    DEFAULT_MAX_RECV_BYTES, NO_TAG,
 };
 use imgstream_proto::iscsi::sna::Sna;
 
 use crate::fault::Fault;
 use crate::login::Login;
+use crate::wire::{Ending, Sent};
 use crate::{Settings, Target};
-
-/// LUN that the target's pings carry: not the unit's, so that an initiator which does not copy it is caught.
-const PING_LUN: u64 = 0x123;
 
 /// A connection of one initiator.
 pub struct Connection {
     pub(crate) number: u32,
     input: Vec<u8>,
+    /// PDUs that are to be sent next.
+    pub(crate) ready: Vec<Vec<u8>>,
+    pub(crate) sent: Sent,
     out: Vec<u8>,
-    pub(crate) closed: bool,
+    /// Bytes of `out` before those that come one at a time, and the pause between these.
+    drip: Option<(usize, u64)>,
+    ending: Ending,
+    /// A logout was answered.
+    logged_out: bool,
     /// Bytes after which the connection ends, counted in what is sent from now on.
     pub(crate) cut: Option<usize>,
     pub(crate) login: Option<Login>,
@@ -39,7 +44,7 @@ pub struct Connection {
     pub(crate) reads: u32,
     pub(crate) last_read_tag: u32,
     pings: u32,
-    pings_out: Vec<(u32, [u8; 8])>,
+    pub(crate) pings_out: Vec<(u32, [u8; 8])>,
 }
 
 impl Connection {
@@ -47,8 +52,12 @@ impl Connection {
         Self {
             number,
             input: Vec::new(),
+            ready: Vec::new(),
+            sent: Sent::new(),
             out: Vec::new(),
-            closed: false,
+            drip: None,
+            ending: Ending::Open,
+            logged_out: false,
             cut: None,
             login: Some(Login::new()),
             settings: settings.clone(),
@@ -70,22 +79,62 @@ impl Connection {
     pub fn feed(&mut self, target: &mut Target, bytes: &[u8]) {
         let before = self.reads;
         self.input.extend_from_slice(bytes);
-        while !self.closed {
+        while matches!(self.ending, Ending::Open | Ending::Stall) {
             let Some(pdu) = self.next_pdu() else { break };
+            let login = self.login.is_some();
             self.take(target, &pdu);
+            self.flush(target, login);
+            if self.logged_out {
+                self.end(Ending::Close);
+            }
         }
         target.deepest = target.deepest.max(self.reads - before);
     }
 
-    /// Bytes for the initiator, up to `max`.
+    /// Bytes for the initiator, up to `max`. After them nothing may be sent for [`Self::pause_ms`].
     pub fn take_out(&mut self, max: usize) -> Vec<u8> {
+        let max = match &mut self.drip {
+            Some((0, _)) => max.min(1),
+            Some((fast, _)) => {
+                let max = max.min(*fast);
+                *fast -= max.min(self.out.len());
+                max
+            }
+            None => max,
+        };
         let len = self.out.len().min(max);
         self.out.drain(..len).collect()
     }
 
+    /// How long to wait before more bytes are taken out.
+    pub fn pause_ms(&self) -> u64 {
+        match self.drip {
+            Some((0, pause_ms)) => pause_ms,
+            _ => 0,
+        }
+    }
+
     /// Whether the connection has ended: nothing more comes.
     pub fn is_over(&self) -> bool {
-        self.closed && self.out.is_empty()
+        let ends = !matches!(self.ending, Ending::Open | Ending::Stall);
+        ends && self.out.is_empty()
+    }
+
+    /// How it ends, or has ended.
+    pub fn ending(&self) -> Ending {
+        self.ending
+    }
+
+    /// Nothing is sent any more behind what is on its way.
+    pub(crate) fn end(&mut self, ending: Ending) {
+        if self.ending == Ending::Open {
+            self.ending = ending;
+        }
+    }
+
+    /// What is sent from `fast` bytes on comes one byte at a time.
+    pub(crate) fn drip_from(&mut self, fast: usize, pause_ms: u64) {
+        self.drip = Some((self.out.len() + fast, pause_ms));
     }
 
     /// Whether the login is through.
@@ -122,7 +171,7 @@ impl Connection {
                     false,
                     &format!("opcode {other:#x}, logged in: {logged_in}"),
                 );
-                self.closed = true;
+                self.end(Ending::Close);
             }
         }
     }
@@ -193,24 +242,24 @@ impl Connection {
 
     /// Sends a PDU with its data and padding.
     pub(crate) fn send(&mut self, header: [u8; BHS_BYTES], data: &[u8]) {
-        let pdu = frame(header, data);
-        self.send_raw(&pdu);
+        self.send_raw(frame(header, data));
     }
 
-    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
-        if self.closed {
+    /// Sends a PDU as it is.
+    pub(crate) fn send_raw(&mut self, pdu: Vec<u8>) {
+        self.ready.push(pdu);
+    }
+
+    /// Hands bytes over to the wire, unless that was cut.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        if self.ending != Ending::Open {
             return;
         }
-        match self.cut {
-            Some(left) if bytes.len() >= left => {
-                self.out.extend_from_slice(&bytes[..left]);
-                self.closed = true;
-            }
-            Some(left) => {
-                self.out.extend_from_slice(bytes);
-                self.cut = Some(left - bytes.len());
-            }
-            None => self.out.extend_from_slice(bytes),
+        let len = self.cut.map_or(bytes.len(), |cut| bytes.len().min(cut));
+        self.out.extend_from_slice(&bytes[..len]);
+        self.cut = self.cut.map(|cut| cut - len);
+        if self.cut == Some(0) {
+            self.end(Ending::Close);
         }
     }
 
@@ -271,44 +320,6 @@ impl Connection {
         }
     }
 
-    pub(crate) fn ping(&mut self) {
-        let ttt = 0x1000 + self.pings_out.len() as u32;
-        let lun = lun_field(PING_LUN).unwrap_or_default();
-        self.pings_out.push((ttt, lun));
-        let (exp, max) = self.window();
-        let ping = NopIn {
-            opcode: opcode::NOP_IN,
-            flags: flag::FINAL,
-            data_len: DataSegmentLength::new(5).unwrap_or_default(),
-            lun,
-            itt: NO_TAG.into(),
-            ttt: ttt.into(),
-            stat_sn: self.stat_sn.0.into(),
-            exp_cmd_sn: exp.into(),
-            max_cmd_sn: max.into(),
-            ..NopIn::default()
-        };
-        self.send(ping.encode(), b"hello");
-    }
-
-    pub(crate) fn announce(&mut self, event: u8) {
-        let stat_sn = self.next_stat_sn();
-        let (exp, max) = self.window();
-        let message = AsyncMessage {
-            opcode: opcode::ASYNC_MESSAGE,
-            flags: flag::FINAL,
-            itt: NO_TAG.into(),
-            stat_sn: stat_sn.into(),
-            exp_cmd_sn: exp.into(),
-            max_cmd_sn: max.into(),
-            event,
-            parameter2: 1.into(),
-            parameter3: 1.into(),
-            ..AsyncMessage::default()
-        };
-        self.send(message.encode(), &[]);
-    }
-
     fn take_logout(&mut self, target: &mut Target, logout: &LogoutRequest) {
         let immediate = logout.opcode & opcode::IMMEDIATE != 0;
         self.check_numbers(
@@ -336,7 +347,7 @@ impl Connection {
             ..LogoutResponse::default()
         };
         self.send(answer.encode(), &[]);
-        self.closed = true;
+        self.logged_out = true;
     }
 }
 

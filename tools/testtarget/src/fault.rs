@@ -2,6 +2,8 @@
 
 //! Faults and where they are played.
 
+use crate::wire::{Damage, Phase};
+
 /// What the target does wrong with one READ(16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFault {
@@ -45,6 +47,13 @@ pub enum ReadFault {
     Sense(u8, u8, u8),
     /// CHECK CONDITION with sense data whose length lies.
     BadSense,
+    /// CHECK CONDITION (NOT READY, becoming ready) whose SenseLength says the first, and that has the second number of
+    /// bytes of sense data.
+    SenseLength(u16, u16),
+    /// This many Data-In PDUs without data before those of the answer, which is legal.
+    Empty(u32),
+    /// A PDU with this operation code and tag before the right answer; it has what it needs to look like a success.
+    Forged(u8, ForgedTag),
     /// StatSN skips one.
     StatSn,
     /// ExpDataSN of the SCSI Response is too great by one.
@@ -63,6 +72,41 @@ pub enum ReadFault {
     ForgedReject,
     /// A NOP-In under the command's tag, as if it answered a ping.
     ForgedPong,
+}
+
+/// Whose tag a PDU has that nothing asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForgedTag {
+    /// The command's that is being answered.
+    Live,
+    /// The one of the read before, which has ended.
+    Late,
+    /// One that was never used.
+    Unknown,
+    /// The reserved one.
+    Reserved,
+}
+
+/// An Asynchronous Message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// AsyncEvent.
+    pub event: u8,
+    /// Parameter1 to Parameter3.
+    pub parameters: [u16; 3],
+    /// Sense data: key, additional code, qualifier.
+    pub sense: Option<(u8, u8, u8)>,
+}
+
+impl Announcement {
+    /// An event that asks for a pause of one second.
+    pub fn of(event: u8) -> Self {
+        Self {
+            event,
+            parameters: [0, 1, 1],
+            sense: None,
+        }
+    }
 }
 
 /// What the target does wrong in a login.
@@ -106,9 +150,13 @@ pub enum Fault {
     /// Takes no further command from the `nth` READ(16) on, until it is pinged.
     CloseWindow,
     /// An Asynchronous Message before the answer to the `nth` READ(16).
-    Async(u8),
+    Async(Announcement),
+    /// NOP-Ins that ask for nothing before the answer to the `nth` READ(16), this many.
+    News(u32),
     /// Never answers the `nth` ping.
     Mute,
+    /// Damages the `nth` PDU of a phase.
+    Wire(Phase, Damage),
 }
 
 /// A fault and where it is played.

@@ -15,11 +15,14 @@ mod read;
 mod scsi;
 mod server;
 mod store;
+mod unasked;
+mod wire;
 
 pub use connection::Connection;
-pub use fault::{Fault, LoginFault, Plan, ReadFault};
+pub use fault::{Announcement, Fault, ForgedTag, LoginFault, Plan, ReadFault};
 pub use server::Server;
 pub use store::Store;
+pub use wire::{Damage, Ending, Phase};
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,6 +38,8 @@ pub struct Settings {
     pub designator: Option<[u8; 8]>,
     /// Size that is reported instead of the image's.
     pub capacity_bytes: Option<u64>,
+    /// The last block that READ CAPACITY(16) names, whatever the size is.
+    pub last_block: Option<u64>,
     /// Bytes of the image that cannot be read: MEDIUM ERROR, as behind the end of a file that is shorter than its unit.
     pub bad: Vec<Range<u64>>,
     /// Bytes of a logical block.
@@ -70,6 +75,7 @@ impl Default for Settings {
             lun: 1,
             designator: Some([0x60, 0, 0, 0, 0x0e, 0x12, 0x34, 0x56]),
             capacity_bytes: None,
+            last_block: None,
             bad: Vec::new(),
             block_bytes: 512,
             max_transfer_blocks: None,
@@ -93,6 +99,8 @@ pub struct Target {
     pub settings: Settings,
     /// What it serves. May be changed at any time, as happens behind real portals.
     pub store: Arc<dyn Store>,
+    /// Other images, and from which connection on they are served.
+    pub swaps: Vec<(u32, Arc<dyn Store>)>,
     /// Faults to play.
     pub plans: Vec<Plan>,
     /// Rules that initiators broke.
@@ -119,6 +127,7 @@ impl Target {
         Self {
             settings: Settings::default(),
             store,
+            swaps: Vec::new(),
             plans: Vec::new(),
             violations: Vec::new(),
             connections: 0,
@@ -141,6 +150,9 @@ impl Target {
     pub fn accept(&mut self) -> Connection {
         let number = self.connections;
         self.connections += 1;
+        if let Some((_, store)) = self.swaps.iter().find(|(from, _)| *from == number) {
+            self.store = Arc::clone(store);
+        }
         Connection::new(number, &self.settings)
     }
 
@@ -151,18 +163,24 @@ impl Target {
         nth: u32,
         pick: impl Fn(&Fault) -> Option<T>,
     ) -> Option<T> {
-        let due = |plan: &Plan| {
-            plan.times != 0
-                && plan.connection.is_none_or(|c| c == connection)
-                && plan.nth.is_none_or(|n| n == nth)
+        self.fire_numbered(connection, |fault| Some((nth, pick(fault)?)))
+    }
+
+    /// The same where each fault has its own kind of event: `pick` says which one this is.
+    fn fire_numbered<T>(
+        &mut self,
+        connection: u32,
+        pick: impl Fn(&Fault) -> Option<(u32, T)>,
+    ) -> Option<T> {
+        let here =
+            |plan: &&mut Plan| plan.times != 0 && plan.connection.is_none_or(|c| c == connection);
+        let due = |plan: &mut Plan| {
+            let (nth, fault) = pick(&plan.fault)?;
+            plan.nth.is_none_or(|n| n == nth).then(|| {
+                plan.times -= 1;
+                fault
+            })
         };
-        let (index, fault) = self
-            .plans
-            .iter()
-            .enumerate()
-            .filter(|(_, plan)| due(plan))
-            .find_map(|(index, plan)| Some((index, pick(&plan.fault)?)))?;
-        self.plans[index].times -= 1;
-        Some(fault)
+        self.plans.iter_mut().filter(here).find_map(due)
     }
 }

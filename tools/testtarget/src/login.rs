@@ -156,7 +156,7 @@ impl Connection {
                 flag::CONTINUE
             };
         self.send_login(request, flags, text, fault);
-        flags & flag::TRANSIT != 0 && flags & 3 == 3 && !self.closed
+        flags & flag::TRANSIT != 0 && flags & 3 == 3
     }
 
     fn login_text(

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use imgstream_testtarget::{Fault, LoginFault, Plan, ReadFault, Server, Target};
+use imgstream_testtarget::{Announcement, Fault, LoginFault, Plan, ReadFault, Server, Target};
 
 /// Serve a file over iSCSI, read-only, and play faults.
 #[derive(Parser)]
@@ -166,7 +166,7 @@ fn parse_fault(text: &str) -> Option<Fault> {
         "forged-reject" => read(ReadFault::ForgedReject),
         "ping" => Some(Fault::Ping(at(0).unwrap_or(1))),
         "close-window" => Some(Fault::CloseWindow),
-        "async" => Some(Fault::Async(byte(0)?)),
+        "async" => Some(Fault::Async(Announcement::of(byte(0)?))),
         "mute" => Some(Fault::Mute),
         "login-status" => Some(Fault::Login(LoginFault::Status(byte(0)?, byte(1)?))),
         "login-silence" => Some(Fault::Login(LoginFault::Silence)),

@@ -4,14 +4,11 @@
 
 use std::ops::Range;
 
-use imgstream_proto::iscsi::bhs::{
-    flag, opcode, AnyHeader, DataSegmentLength, NopIn, NopOut, Reject, ScsiCommand, BHS_BYTES,
-    NO_TAG,
-};
+use imgstream_proto::iscsi::bhs::{flag, opcode, AnyHeader, ScsiCommand};
 use imgstream_proto::iscsi::sense::{key, status};
 
 use crate::connection::{frame, Connection};
-use crate::fault::{Fault, ReadFault};
+use crate::fault::{Fault, ForgedTag, ReadFault};
 use crate::scsi::Answer;
 use crate::Target;
 
@@ -26,20 +23,7 @@ impl Connection {
         let nth = self.reads;
         self.reads += 1;
         target.reads += 1;
-        let pick = |f: &Fault| match f {
-            Fault::Ping(times) => Some(*times),
-            _ => None,
-        };
-        for _ in 0..target.fire(self.number, nth, pick).unwrap_or(0) {
-            self.ping();
-        }
-        let pick = |f: &Fault| match f {
-            Fault::Async(event) => Some(*event),
-            _ => None,
-        };
-        if let Some(event) = target.fire(self.number, nth, pick) {
-            self.announce(event);
-        }
+        self.send_unasked(target, nth);
         if target
             .fire(self.number, nth, |f| {
                 (*f == Fault::CloseWindow).then_some(())
@@ -67,7 +51,9 @@ impl Connection {
         if let Some(ReadFault::Reset(at)) = fault {
             self.cut = Some(at);
         }
-        self.send_raw(&pdus.concat());
+        for pdu in pdus {
+            self.send_raw(pdu);
+        }
     }
 
     /// The bytes that are asked for, or the answer if they cannot be had.
@@ -137,6 +123,13 @@ impl Connection {
         let mut pieces = self.pieces(&data);
         let mut sn_step = None;
         match fault {
+            Some(ReadFault::Empty(count)) => {
+                let empty = (0..count).map(|_| Piece {
+                    offset: 0,
+                    data: Vec::new(),
+                });
+                pieces.splice(0..0, empty);
+            }
             Some(ReadFault::Short(bytes)) => shorten(&mut pieces, bytes as usize),
             Some(ReadFault::Nothing) => pieces.clear(),
             Some(ReadFault::Missing) => {
@@ -185,8 +178,13 @@ impl Connection {
                 Some(ReadFault::Response | ReadFault::ExpDataSn | ReadFault::Residual)
             );
         let mut pdus = Vec::new();
-        if let Some(ReadFault::ForgedReject | ReadFault::ForgedPong) = fault {
-            pdus.push(self.forged(command, fault));
+        match fault {
+            Some(ReadFault::ForgedReject) => pdus.push(self.forge_reject(command)),
+            Some(ReadFault::ForgedPong) => {
+                pdus.push(self.forge(command, opcode::NOP_IN, ForgedTag::Live));
+            }
+            Some(ReadFault::Forged(code, tag)) => pdus.push(self.forge(command, code, tag)),
+            _ => {}
         }
         pdus.extend(self.data_pdus(command, &pieces, sn_step, separate, fault));
         if separate {
@@ -261,10 +259,9 @@ impl Connection {
                 frame(self.response(command, 0, status, 0, 0).encode(), &[])
             }
             ReadFault::Sense(key, asc, ascq) => self.sense(command, key, asc, ascq),
-            ReadFault::BadSense => {
-                let mut pdu = self.sense(command, key::MEDIUM, 0x11, 0);
-                pdu[BHS_BYTES] = 0xff;
-                pdu
+            ReadFault::BadSense => self.sense_of_length(command, key::MEDIUM, 0xff12, 18),
+            ReadFault::SenseLength(length, bytes) => {
+                self.sense_of_length(command, key::NOT_READY, length, bytes)
             }
             ReadFault::R2t => {
                 let header = AnyHeader {
@@ -280,44 +277,6 @@ impl Connection {
             _ => return None,
         };
         Some(vec![pdu])
-    }
-
-    fn reject(&mut self, quoted: [u8; BHS_BYTES]) -> Vec<u8> {
-        let stat_sn = self.next_stat_sn();
-        let (exp, max) = self.window();
-        let header = Reject {
-            opcode: opcode::REJECT,
-            flags: flag::FINAL,
-            reason: 0x09,
-            data_len: DataSegmentLength::new(BHS_BYTES as u32).unwrap_or_default(),
-            itt: NO_TAG.into(),
-            stat_sn: stat_sn.into(),
-            exp_cmd_sn: exp.into(),
-            max_cmd_sn: max.into(),
-            ..Reject::default()
-        };
-        frame(header.encode(), &quoted)
-    }
-
-    fn forged(&mut self, command: &ScsiCommand, fault: Option<ReadFault>) -> Vec<u8> {
-        if fault == Some(ReadFault::ForgedReject) {
-            let quoted = NopOut {
-                opcode: opcode::IMMEDIATE,
-                itt: command.itt,
-                ..NopOut::default()
-            };
-            return self.reject(quoted.encode());
-        }
-        let stat_sn = self.next_stat_sn();
-        let header = NopIn {
-            opcode: opcode::NOP_IN,
-            flags: flag::FINAL,
-            itt: command.itt,
-            ttt: NO_TAG.into(),
-            stat_sn: stat_sn.into(),
-            ..NopIn::default()
-        };
-        frame(header.encode(), &[])
     }
 }
 

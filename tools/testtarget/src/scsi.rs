@@ -3,11 +3,12 @@
 //! The commands: what the logical unit answers.
 
 use imgstream_proto::iscsi::bhs::{
-    flag, lun_field, opcode, DataIn, DataSegmentLength, ScsiCommand, ScsiResponse, BHS_BYTES,
+    flag, lun_field, opcode, DataIn, ScsiCommand, ScsiResponse, BHS_BYTES,
 };
 use imgstream_proto::iscsi::sense::{key, status};
 
 use crate::connection::{frame, Connection};
+use crate::unasked::length;
 use crate::Target;
 
 /// How a command ends.
@@ -109,6 +110,7 @@ impl Connection {
         let bytes = self.unit_bytes(target);
         let block = u64::from(self.settings.block_bytes.max(1));
         let last = (bytes / block).wrapping_sub(1);
+        let last = self.settings.last_block.unwrap_or(last);
         let mut data = last.to_be_bytes().to_vec();
         data.extend_from_slice(&self.settings.block_bytes.to_be_bytes());
         data.resize(32, 0);
@@ -138,19 +140,33 @@ impl Connection {
             }
             Answer::Sense(key, asc, ascq) => {
                 let pdu = self.sense(command, key, asc, ascq);
-                self.send_raw(&pdu);
+                self.send_raw(pdu);
             }
         }
     }
 
     pub(crate) fn sense(&mut self, command: &ScsiCommand, key: u8, asc: u8, ascq: u8) -> Vec<u8> {
-        let mut data = vec![
-            0, 18, 0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0,
-        ];
-        data[9] = 10;
+        self.check_condition(command, &sense_data(key, asc, ascq))
+    }
+
+    /// CHECK CONDITION with as many bytes of sense data, and a length that may say something else.
+    pub(crate) fn sense_of_length(
+        &mut self,
+        command: &ScsiCommand,
+        key: u8,
+        length: u16,
+        bytes: u16,
+    ) -> Vec<u8> {
+        let mut data = sense_data(key, 0x04, 0x01);
+        data.resize(2 + usize::from(bytes), 0);
+        data[..2].copy_from_slice(&length.to_be_bytes());
+        self.check_condition(command, &data)
+    }
+
+    fn check_condition(&mut self, command: &ScsiCommand, data: &[u8]) -> Vec<u8> {
         let mut header = self.response(command, 0, status::CHECK_CONDITION, 0, 0);
-        header.data_len = DataSegmentLength::new(data.len() as u32).unwrap_or_default();
-        frame(header.encode(), &data)
+        header.data_len = length(data);
+        frame(header.encode(), data)
     }
 
     pub(crate) fn response(
@@ -196,7 +212,7 @@ impl Connection {
         DataIn {
             opcode: opcode::DATA_IN,
             flags,
-            data_len: DataSegmentLength::new(data.len() as u32).unwrap_or_default(),
+            data_len: length(data),
             itt: command.itt,
             ttt: u32::MAX.into(),
             stat_sn: stat_sn.into(),
@@ -208,6 +224,13 @@ impl Connection {
             ..DataIn::default()
         }
     }
+}
+
+/// Sense data in fixed format, behind its length (RFC 7143 section 11.4.7).
+pub(crate) fn sense_data(key: u8, asc: u8, ascq: u8) -> Vec<u8> {
+    vec![
+        0, 18, 0x70, 0, key, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0,
+    ]
 }
 
 fn inquiry() -> Vec<u8> {

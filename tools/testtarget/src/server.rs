@@ -5,10 +5,13 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crate::{Connection, Target};
+use rustix::net::sockopt::set_socket_linger;
+
+use crate::{Connection, Ending, Target};
 
 /// Bytes received, and sent, at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -16,7 +19,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 struct Shared {
     target: Mutex<Target>,
     stopped: AtomicBool,
-    sockets: Mutex<Vec<TcpStream>>,
+    /// Those that are open; each belongs to its thread, so that it is closed when that ends.
+    sockets: Mutex<Vec<Weak<TcpStream>>>,
 }
 
 /// A target that listens.
@@ -57,7 +61,8 @@ impl Server {
 
     /// Ends all connections; new ones are taken.
     pub fn disconnect_all(&self) {
-        for socket in lock(&self.shared.sockets).drain(..) {
+        let sockets = std::mem::take(&mut *lock(&self.shared.sockets));
+        for socket in sockets.iter().filter_map(Weak::upgrade) {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -93,9 +98,11 @@ fn listen(listener: &TcpListener, shared: &Arc<Shared>) {
         }
         let Ok(socket) = socket else { continue };
         let _ = socket.set_nodelay(true);
-        if let Ok(clone) = socket.try_clone() {
-            lock(&shared.sockets).push(clone);
-        }
+        let socket = Arc::new(socket);
+        let mut sockets = lock(&shared.sockets);
+        sockets.retain(|socket| socket.strong_count() != 0);
+        sockets.push(Arc::downgrade(&socket));
+        drop(sockets);
         let connection = lock(&shared.target).accept();
         let shared = Arc::clone(shared);
         std::thread::spawn(move || serve(&socket, connection, &shared));
@@ -110,15 +117,40 @@ fn serve(mut socket: &TcpStream, mut connection: Connection, shared: &Shared) {
             Ok(bytes) => bytes,
         };
         connection.feed(&mut lock(&shared.target), &buffer[..bytes]);
-        loop {
-            let out = connection.take_out(CHUNK_BYTES);
-            if out.is_empty() {
-                break;
-            }
-            if socket.write_all(&out).is_err() {
-                return;
-            }
+        if send(socket, &mut connection, shared).is_err() {
+            return;
         }
     }
-    let _ = socket.shutdown(Shutdown::Both);
+    end(socket, connection.ending());
+}
+
+/// Sends what there is, at the pace that the connection has.
+fn send(mut socket: &TcpStream, connection: &mut Connection, shared: &Shared) -> io::Result<()> {
+    loop {
+        let out = connection.take_out(CHUNK_BYTES);
+        if out.is_empty() {
+            return Ok(());
+        }
+        socket.write_all(&out)?;
+        if shared.stopped.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        std::thread::sleep(Duration::from_millis(connection.pause_ms()));
+    }
+}
+
+fn end(mut socket: &TcpStream, ending: Ending) {
+    match ending {
+        // Closing a socket that lingers for no time resets the connection.
+        Ending::Reset => {
+            let _ = set_socket_linger(socket, Some(Duration::ZERO));
+        }
+        Ending::Half => {
+            let _ = socket.shutdown(Shutdown::Write);
+            let _ = io::copy(&mut socket, &mut io::sink());
+        }
+        Ending::Open | Ending::Close | Ending::Stall => {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
 }

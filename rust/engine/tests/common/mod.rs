@@ -72,6 +72,8 @@ pub struct Rig {
     connection: Option<Connection>,
     pub now: u64,
     reconnect_at: u64,
+    /// Until when the target has nothing more to say: it sends slowly.
+    silent_until: u64,
     /// Bytes that the target may still deliver on the first connection.
     pub cut_first: Option<usize>,
     /// Bytes that the target delivered on the first connection.
@@ -101,6 +103,7 @@ impl Rig {
             connection: None,
             now: 1000,
             reconnect_at: 0,
+            silent_until: 0,
             cut_first: None,
             delivered_first: 0,
             flips: Vec::new(),
@@ -201,11 +204,17 @@ impl Rig {
         let Some(connection) = &mut self.connection else {
             return false;
         };
+        if self.now < self.silent_until {
+            return false;
+        }
         let max = match self.cut_first.filter(|_| first) {
             Some(cut) => max.min(cut - self.delivered_first),
             None => max,
         };
         let mut bytes = connection.take_out(max);
+        if !bytes.is_empty() {
+            self.silent_until = self.now + connection.pause_ms();
+        }
         for (place, pattern) in &self.flips {
             if let Some(byte) = place
                 .checked_sub(self.delivered)
@@ -287,6 +296,7 @@ impl Rig {
 
     fn drop_connection(&mut self) {
         self.connection = None;
+        self.silent_until = 0;
         self.wire.clear();
         self.reconnect_at = self.now + self.session.backoff_ms();
     }
@@ -298,6 +308,10 @@ impl Rig {
             None => self.reconnect_at,
         };
         assert!(next >= self.now, "a deadline in the past");
+        let next = match self.silent_until > self.now {
+            true => next.min(self.silent_until),
+            false => next,
+        };
         self.now = next.max(self.now + 1);
         self.session.tick(self.now);
     }
