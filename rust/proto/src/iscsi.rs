@@ -6,6 +6,7 @@
 //! Everything here is layout and grammar. What may follow what is decided by the session machine of the engine.
 
 pub mod bhs;
+pub mod binary;
 pub mod cdb;
 pub mod inquiry;
 pub mod sense;

@@ -6,8 +6,10 @@ use core::fmt;
 
 /// Longest key name (6.1).
 pub const MAX_KEY_BYTES: usize = 63;
-/// Longest value (6.1: unless a key says otherwise, and none used here does).
+/// Longest value (6.1), unless a key says otherwise.
 pub const MAX_VALUE_BYTES: usize = 255;
+/// Longest large binary value: what a login PDU holds at most. How many bytes it may stand for is judged where it is read.
+pub const MAX_LARGE_VALUE_BYTES: usize = 8192;
 
 /// What is wrong with a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +69,20 @@ fn parse_pair(pair: &[u8]) -> Result<(&str, &str), TextError> {
         return Err(TextError::BadKey);
     }
     // TargetAlias may hold UTF-8 (13.6), so other bytes than ASCII are no error; control characters are.
-    if value.len() > MAX_VALUE_BYTES || value.iter().any(|b| b.is_ascii_control()) {
+    if value.len() > max_value_bytes(key) || value.iter().any(|b| b.is_ascii_control()) {
         return Err(TextError::BadValue);
     }
     let key = core::str::from_utf8(key).map_err(|_| TextError::BadKey)?;
     let value = core::str::from_utf8(value).map_err(|_| TextError::BadValue)?;
     Ok((key, value))
+}
+
+/// 12.1.3: challenge and response of CHAP are large binary values.
+fn max_value_bytes(key: &[u8]) -> usize {
+    match key {
+        b"CHAP_C" | b"CHAP_R" => MAX_LARGE_VALUE_BYTES,
+        _ => MAX_VALUE_BYTES,
+    }
 }
 
 /// Standard-label (6.1): letters, digits, `.`, `-`, `+`, `@`, `_`; `#` occurs in the names of extension keys.

@@ -41,6 +41,16 @@ fn malformed_text_is_an_error() {
 }
 
 #[test]
+fn only_large_binary_values_may_be_long() {
+    let text = |key: &str, value: usize| [key.as_bytes(), b"=", &vec![b'v'; value], &[0]].concat();
+    for key in ["CHAP_C", "CHAP_R"] {
+        assert!(all(&text(key, 8192)).is_ok());
+        assert_eq!(all(&text(key, 8193)), Err(TextError::BadValue));
+    }
+    assert_eq!(all(&text("CHAP_N", 256)), Err(TextError::BadValue));
+}
+
+#[test]
 fn numbers_have_no_sign_and_no_rest() {
     assert_eq!(parse_number("262144"), Some(262_144));
     assert_eq!(parse_number("0x1fF"), Some(0x1ff));
