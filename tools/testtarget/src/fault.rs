@@ -120,6 +120,10 @@ pub enum LoginFault {
     NextStage,
     /// Says that the text goes on, and that the stage is over.
     ContinueAndTransit,
+    /// Ends the security stage although nobody asked for it.
+    Transit,
+    /// Does not end the stage although it was asked to, and there is nothing left to say.
+    Hold,
     /// Never ends the text.
     Endless,
     /// Ends the login without a session handle.

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chap;
 mod connection;
 mod fault;
 mod login;
@@ -18,6 +19,7 @@ mod store;
 mod unasked;
 mod wire;
 
+pub use chap::{hash, Account, Chap, ChapLog};
 pub use connection::Connection;
 pub use fault::{Announcement, Fault, ForgedTag, LoginFault, Plan, ReadFault};
 pub use server::Server;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub proposals: Vec<(String, String)>,
     /// Keys that it answers with something else than negotiation gives; an empty value leaves the answer out.
     pub answers: Vec<(String, String)>,
+    /// Who may come in, and how the target proves who it is; none: everybody.
+    pub chap: Option<Chap>,
 }
 
 impl Default for Settings {
@@ -89,6 +93,7 @@ impl Default for Settings {
             text_piece: None,
             proposals: Vec::new(),
             answers: Vec::new(),
+            chap: None,
         }
     }
 }
@@ -117,6 +122,8 @@ pub struct Target {
     pub pings: u32,
     /// Logouts so far.
     pub logouts: u32,
+    /// What it saw of CHAP.
+    pub chap: ChapLog,
     /// Most READ(16) commands that came in one go.
     pub deepest: u32,
 }
@@ -136,6 +143,7 @@ impl Target {
             pongs: 0,
             pings: 0,
             logouts: 0,
+            chap: ChapLog::default(),
             deepest: 0,
         }
     }

@@ -8,6 +8,7 @@ use imgstream_proto::iscsi::bhs::{
 use imgstream_proto::iscsi::sna::Sna;
 use imgstream_proto::iscsi::text::{parse_number, Pairs};
 
+use crate::chap::Exchange;
 use crate::connection::Connection;
 use crate::fault::{Fault, LoginFault};
 use crate::Target;
@@ -22,6 +23,9 @@ pub(crate) struct Login {
     agreed: bool,
     /// The target's own proposals were made.
     proposed: bool,
+    chap: Exchange,
+    /// The initiator is not who it has to be.
+    refused: bool,
 }
 
 impl Login {
@@ -32,6 +36,8 @@ impl Login {
             rest: Vec::new(),
             agreed: false,
             proposed: false,
+            chap: Exchange::default(),
+            refused: false,
         }
     }
 }
@@ -129,7 +135,7 @@ impl Connection {
         let next = request.flags & 3;
         let transit = request.flags & flag::TRANSIT != 0;
         if login.rest.is_empty() {
-            let (text, agreed) = self.login_text(target, login, stage, data);
+            let (text, agreed) = self.login_text(target, login, stage, data, transit);
             login.rest = text;
             login.agreed = agreed;
         } else {
@@ -155,6 +161,10 @@ impl Connection {
             } else {
                 flag::CONTINUE
             };
+        let fault = match login.refused {
+            true => Some(LoginFault::Status(2, 1)),
+            false => fault,
+        };
         self.send_login(request, flags, text, fault);
         flags & flag::TRANSIT != 0 && flags & 3 == 3
     }
@@ -165,6 +175,7 @@ impl Connection {
         login: &mut Login,
         stage: u8,
         data: &[u8],
+        transit: bool,
     ) -> (Vec<u8>, bool) {
         let mut text = Vec::new();
         let pairs: Vec<_> = Pairs::new(data).filter_map(Result::ok).collect();
@@ -174,11 +185,22 @@ impl Connection {
             let has = |key: &str, value: &str| pairs.contains(&(key, value));
             let named =
                 has("TargetName", &self.settings.target_name) && has("SessionType", "Normal");
-            let polite =
-                pairs.iter().any(|(k, _)| *k == "InitiatorName") && has("AuthMethod", "None");
+            let polite = pairs.iter().any(|(k, _)| *k == "InitiatorName")
+                && (has("AuthMethod", "None") || has("AuthMethod", "CHAP"));
             self.expect(target, named && polite, "first login request lacks a key");
             push(&mut text, "TargetPortalGroupTag", "1");
-            self.push_answer(&mut text, "AuthMethod", "None");
+            let method = match self.settings.chap {
+                Some(_) => "CHAP",
+                None => "None",
+            };
+            login.refused = self.settings.chap.is_some() && has("AuthMethod", "None");
+            self.push_answer(&mut text, "AuthMethod", method);
+        } else if let (0, Some(chap)) = (stage, self.settings.chap.clone()) {
+            let answers = self.answer_chap(target, &chap, &mut login.chap, &pairs, transit);
+            login.refused = answers.is_none();
+            for (key, value) in answers.unwrap_or_default() {
+                self.push_answer(&mut text, &key, &value);
+            }
         }
         if stage == 1 && !pairs.is_empty() && !login.proposed {
             self.expect(
@@ -207,7 +229,8 @@ impl Connection {
                 self.expect(target, answered, "a key of the target is not answered");
             }
         }
-        (text, !propose)
+        let proved = stage != 0 || self.settings.chap.is_none() || login.chap.proved;
+        (text, !propose && proved)
     }
 
     fn push_answer(&self, text: &mut Vec<u8>, key: &str, value: &str) {
@@ -259,6 +282,8 @@ impl Connection {
                 header.flags = header.flags & 0x0c | flag::CONTINUE;
                 text = b"X-more=x\0".to_vec();
             }
+            Some(LoginFault::Transit) => header.flags |= flag::TRANSIT | 1,
+            Some(LoginFault::Hold) => header.flags &= 0x0c,
             Some(LoginFault::NoHandle) => header.tsih = 0.into(),
             Some(LoginFault::Version) => header.version_active = 1,
             Some(LoginFault::Tag) => header.itt = (request.itt.get() ^ 0x100).into(),
