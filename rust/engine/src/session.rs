@@ -21,8 +21,10 @@
 //! Nothing that was received is valid before [`Event::ReadDone`] says so.
 
 mod backoff;
+mod chap;
 mod complaint;
 mod config;
+mod credentials;
 mod full;
 mod identify;
 mod login;
@@ -46,9 +48,11 @@ pub use config::{
     Canary, Config, ConfigError, Facts, Identity, Name, Timing, BLOCK_BYTES, MAX_CANARIES,
     MAX_READS, MAX_READ_BYTES,
 };
-pub use reason::{Mismatch, ReadError, Reason, Violation};
+pub use credentials::{Account, Credentials, Crypto, Hash, Secret};
+pub use reason::{ChapFault, Mismatch, ReadError, Reason, Violation};
 
 use backoff::Backoff;
+use chap::Chap;
 use identify::Identify;
 use login::Login;
 use reads::Reads;
@@ -60,8 +64,9 @@ use send::Outbox;
 pub const SCRATCH_BYTES: usize = INPUT_BYTES + AUX_BYTES + OUT_BYTES;
 /// Login text (RFC 7143 section 6.2: at least 8192 bytes must be taken), or what an identity command brings.
 const INPUT_BYTES: usize = 12 << 10;
-/// Sense data, what a Reject quotes, and everything that is thrown away.
+/// Sense data, what a Reject quotes, and everything that is thrown away; during a login what CHAP hashes.
 const AUX_BYTES: usize = 4 << 10;
+const _: () = assert!(AUX_BYTES >= chap::MESSAGE_BYTES);
 /// PDUs to be sent: 85 commands, or one login request.
 const OUT_BYTES: usize = 4 << 10;
 
@@ -189,6 +194,8 @@ pub struct Session<B> {
     generation: u32,
     login: Login,
     login_tag: u32,
+    /// Without it no authentication is offered, with it no login comes through without.
+    chap: Option<Chap>,
     identify: Identify,
     reads: Reads,
     receive: Receive,
@@ -219,6 +226,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             generation: 0,
             login: Login::new(),
             login_tag: 0,
+            chap: None,
             identify: Identify::new(),
             reads: Reads::new(),
             receive: Receive::new(),
@@ -295,6 +303,11 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     /// What must be found from the next connection on.
     pub fn expect(&mut self, identity: Identity) {
         self.config.identity = Some(identity);
+    }
+
+    /// How both sides prove who they are, from the next connection on. From then on no login comes through without.
+    pub fn authenticate(&mut self, credentials: Credentials, crypto: Crypto) {
+        self.chap = Some(Chap::new(credentials, crypto));
     }
 
     /// Where the session is.

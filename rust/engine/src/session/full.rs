@@ -88,7 +88,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             self.numbers.exp_stat_sn = Sna(header.stat_sn.get()).next();
             (self.numbers.exp_cmd_sn, self.numbers.max_cmd_sn) = (exp, max);
         }
-        self.login.check(header)?;
+        self.login.check(header, self.chap.as_ref())?;
         let bytes = usize::try_from(header.data_len.bytes()).unwrap_or(0);
         self.next_login(self.login.text_len().saturating_add(bytes))
     }

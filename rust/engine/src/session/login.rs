@@ -2,15 +2,16 @@
 
 //! Login and negotiation, RFC 7143 sections 6 and 13.
 //!
-//! The login starts in the security stage with AuthMethod=None, goes to the operational stage and from there to the
-//! full feature phase. Skipping the security stage would be legal too (6.3.1), but this is the path that targets are
-//! used to, and the one on which authentication can be added.
+//! The login starts in the security stage with AuthMethod=None, or CHAP if there are credentials, goes to the
+//! operational stage and from there to the full feature phase. Without credentials the security stage could be skipped
+//! (6.3.1), but this is the path that targets are used to.
 
 use imgstream_proto::iscsi::bhs::{flag, LoginResponse};
 use imgstream_proto::iscsi::text::{parse_boolean, parse_number, Pairs, Writer};
 
+use super::chap::{self, Chap};
 use super::config::Config;
-use super::reason::{Reason, Violation};
+use super::reason::{ChapFault, Reason, Violation};
 
 /// MaxRecvDataSegmentLength that we declare: large enough that headers cost nothing, small enough that a target which
 /// reserves memory for it does not mind.
@@ -189,16 +190,30 @@ impl Login {
     }
 
     /// The first request (6.3.1, 13.4, 13.5, 13.21).
-    pub(super) fn begin(&mut self, config: &Config, text: &mut Writer<'_>) -> Result<Step, Reason> {
+    pub(super) fn begin(
+        &mut self,
+        config: &Config,
+        chap: Option<&mut Chap>,
+        text: &mut Writer<'_>,
+    ) -> Result<Step, Reason> {
         text.pair("InitiatorName", config.initiator_name.as_str());
         text.pair("TargetName", config.target_name.as_str());
         text.pair("SessionType", "Normal");
-        text.pair("AuthMethod", "None");
-        self.send(true, text)
+        let Some(chap) = chap else {
+            text.pair("AuthMethod", "None");
+            return self.send(true, text);
+        };
+        // Never CHAP,None: whoever sits in between would choose.
+        chap.start(text);
+        self.send(false, text)
     }
 
     /// Checks the header of an answer that reports success, and takes note of it.
-    pub(super) fn check(&mut self, header: &LoginResponse) -> Result<(), Reason> {
+    pub(super) fn check(
+        &mut self,
+        header: &LoginResponse,
+        chap: Option<&Chap>,
+    ) -> Result<(), Reason> {
         let has = |bit: u8| header.flags & bit != 0;
         // 11.13.2: the version that is active is the highest both speak, and there is only 0.
         if header.version_active != 0 {
@@ -211,7 +226,11 @@ impl Login {
         let wrong_transit = has(flag::TRANSIT)
             && (!self.transit || has(flag::CONTINUE) || next != self.stage.next_code());
         if current != self.stage.code() || wrong_transit {
-            return Err(Reason::Protocol(Violation::Stage));
+            let skips = self.stage == Stage::Security && chap.is_some();
+            return Err(match skips {
+                true => Reason::Chap(ChapFault::Skipped),
+                false => Reason::Protocol(Violation::Stage),
+            });
         }
         // 11.13.3: the answer that ends the login carries the session's handle.
         if has(flag::TRANSIT) && next == 3 && header.tsih.get() == 0 {
@@ -226,6 +245,7 @@ impl Login {
         &mut self,
         header: &LoginResponse,
         gathered: &[u8],
+        chap: Option<(&mut Chap, &mut [u8])>,
         text: &mut Writer<'_>,
     ) -> Result<Step, Reason> {
         if header.flags & flag::CONTINUE != 0 {
@@ -234,9 +254,17 @@ impl Login {
             return self.send(false, text);
         }
         self.text_len = 0;
-        self.negotiate(gathered, text)?;
+        let chap = chap.filter(|_| self.stage == Stage::Security);
+        self.negotiate(gathered, chap.is_some(), text)?;
+        let may_end = match chap {
+            Some((chap, scratch)) => {
+                chap.answer(gathered, scratch, text)?;
+                chap.may_end()
+            }
+            None => true,
+        };
         if header.flags & flag::TRANSIT == 0 {
-            return self.send(true, text);
+            return self.send(may_end, text);
         }
         match self.stage {
             Stage::Operational => Ok(Step::Done),
@@ -267,10 +295,18 @@ impl Login {
         })
     }
 
-    /// Reads the target's keys and writes what must be answered.
-    fn negotiate(&mut self, gathered: &[u8], text: &mut Writer<'_>) -> Result<(), Reason> {
+    /// Reads the target's keys, but those of CHAP where it is under way, and writes what must be answered.
+    fn negotiate(
+        &mut self,
+        gathered: &[u8],
+        chap: bool,
+        text: &mut Writer<'_>,
+    ) -> Result<(), Reason> {
         for pair in Pairs::new(gathered) {
             let (name, value) = pair.map_err(|_| Reason::Protocol(Violation::Text))?;
+            if chap && chap::is_key(name) {
+                continue;
+            }
             match KEYS.iter().position(|key| key.name == name) {
                 Some(index) => self.take(index, value)?,
                 None => self.take_other(name, value, text)?,

@@ -91,6 +91,33 @@ pub enum Mismatch {
     },
 }
 
+/// How CHAP failed on our side (12.1.3, 9.2.1). A target that does not know our secret refuses the login instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChapFault {
+    /// The target lets us in, or goes on, without it.
+    Skipped,
+    /// The target has another method, or none.
+    Method,
+    /// A key is missing, or has no place in this step.
+    OutOfOrder,
+    /// The algorithm was not offered.
+    Algorithm,
+    /// The identifier is no octet.
+    Identifier,
+    /// The challenge is malformed, empty or too long.
+    Challenge,
+    /// The challenge is one of ours.
+    Reflected,
+    /// Our own challenge was not fresh.
+    Random,
+    /// The target does not prove who it is.
+    NoResponse,
+    /// The target's proof is wrong.
+    WrongResponse,
+    /// The target proves to be somebody else.
+    WrongName,
+}
+
 /// Why a connection was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -107,6 +134,8 @@ pub enum Reason {
     },
     /// The target wants another authentication than none.
     Authentication,
+    /// CHAP is required, and failed.
+    Chap(ChapFault),
     /// A key was answered in a way that cannot be accepted; which one.
     Negotiation(&'static str),
     /// Login or identity check took too long.
@@ -141,9 +170,11 @@ impl Reason {
         match self {
             // Class 3 is the target's trouble and may pass; class 2 is about us (11.13.5).
             Self::Refused { class, .. } => *class != 3,
-            Self::Authentication | Self::Negotiation(_) | Self::Reserved | Self::WrongImage(_) => {
-                true
-            }
+            Self::Authentication
+            | Self::Chap(_)
+            | Self::Negotiation(_)
+            | Self::Reserved
+            | Self::WrongImage(_) => true,
             _ => false,
         }
     }
@@ -259,6 +290,24 @@ const fn login_status(class: u8, detail: u8) -> &'static str {
     }
 }
 
+impl fmt::Display for ChapFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Skipped => "the target goes on without it",
+            Self::Method => "the target does not offer it",
+            Self::OutOfOrder => "the target leaves out a step of it",
+            Self::Algorithm => "the target chose an algorithm that was not offered",
+            Self::Identifier => "the target's identifier is no number from 0 to 255",
+            Self::Challenge => "the target's challenge is malformed or too long",
+            Self::Reflected => "the target sent a challenge of ours back",
+            Self::Random => "this computer's random numbers repeat",
+            Self::NoResponse => "the target does not prove who it is",
+            Self::WrongResponse => "the target does not know its secret",
+            Self::WrongName => "the target has another name",
+        })
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -272,6 +321,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Authentication => f.write_str("login refused: the target wants authentication"),
+            Self::Chap(fault) => write!(f, "login given up: CHAP is required, and {fault}"),
             Self::Negotiation(key) => write!(
                 f,
                 "login failed: the target's answer to {key} cannot be accepted"

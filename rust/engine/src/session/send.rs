@@ -311,9 +311,11 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     pub(super) fn begin_login(&mut self) -> Result<(), Reason> {
         self.login_tag = self.new_tag(TAG_LOGIN);
-        let (_, text) = login_areas(&mut self.scratch, 0)?;
+        let (_, _, text) = login_areas(&mut self.scratch, 0)?;
         let mut writer = Writer::new(text);
-        let step = self.login.begin(&self.config, &mut writer)?;
+        let step = self
+            .login
+            .begin(&self.config, self.chap.as_mut(), &mut writer)?;
         let len = writer.len();
         self.put_login(step, len)
     }
@@ -321,9 +323,10 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     /// Goes on with the login after an answer; `gathered` bytes of text lie in the input area.
     pub(super) fn next_login(&mut self, gathered: usize) -> Result<(), Reason> {
         let header = LoginResponse::decode(self.receive.header());
-        let (gathered, text) = login_areas(&mut self.scratch, gathered)?;
+        let (gathered, aux, text) = login_areas(&mut self.scratch, gathered)?;
         let mut writer = Writer::new(text);
-        let step = self.login.answer(&header, gathered, &mut writer)?;
+        let chap = self.chap.as_mut().map(|chap| (chap, aux));
+        let step = self.login.answer(&header, gathered, chap, &mut writer)?;
         let len = writer.len();
         self.put_login(step, len)
     }
@@ -366,15 +369,19 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     }
 }
 
-/// The text that was gathered, and where the text of the next request goes. Room for padding is kept.
-fn login_areas(scratch: &mut [u8], gathered: usize) -> Result<(&[u8], &mut [u8]), Reason> {
+/// The text that was gathered, room that a login does not use otherwise, and where the text of the next request goes,
+/// with room for padding kept.
+fn login_areas(
+    scratch: &mut [u8],
+    gathered: usize,
+) -> Result<(&[u8], &mut [u8], &mut [u8]), Reason> {
     let too_long = Reason::Protocol(Violation::Text);
     let (input, rest) = scratch.split_at_mut_checked(INPUT_BYTES).ok_or(too_long)?;
-    let text = rest
-        .get_mut(AUX_BYTES.saturating_add(BHS_BYTES)..)
-        .ok_or(too_long)?;
-    let text = text
+    let (aux, out) = rest.split_at_mut_checked(AUX_BYTES).ok_or(too_long)?;
+    let text = out
+        .get_mut(BHS_BYTES..)
+        .ok_or(too_long)?
         .get_mut(..OUT_BYTES.saturating_sub(BHS_BYTES).saturating_sub(3))
         .ok_or(too_long)?;
-    Ok((input.get(..gathered).ok_or(too_long)?, text))
+    Ok((input.get(..gathered).ok_or(too_long)?, aux, text))
 }
