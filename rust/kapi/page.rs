@@ -13,7 +13,10 @@ mod tests;
 
 use crate::{
     bindings,
-    kapi::mempool::Mempool, //
+    kapi::{
+        crypto::crc32c_raw,
+        mempool::Mempool, //
+    },
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -228,6 +231,17 @@ impl PageBuf {
         })
     }
 
+    /// The CRC-32C of what `crc` is the CRC-32C of, followed by `len` bytes from `offset` on.
+    pub(crate) fn crc32c(&self, crc: u32, offset: usize, len: usize) -> Result<u32> {
+        let mut crc = crc;
+        self.each_part(offset, len, |page, part| {
+            // SAFETY: `each_part` keeps the part inside of the page.
+            crc = unsafe { Mapped::new(page).crc32c(crc, part) };
+            Ok(())
+        })?;
+        Ok(crc)
+    }
+
     /// Calls `f` for each page that `[offset, offset + len)` touches, with the part inside of that page.
     pub(crate) fn each_part(
         &self,
@@ -308,6 +322,14 @@ impl Mapped {
     unsafe fn write(&self, offset: usize, src: &[u8]) {
         // SAFETY: As for `read`, in the other direction.
         unsafe { core::ptr::copy_nonoverlapping(src.as_ptr(), self.0.add(offset), src.len()) }
+    }
+
+    /// # Safety
+    ///
+    /// `part` is inside of a page.
+    unsafe fn crc32c(&self, crc: u32, part: Part) -> u32 {
+        // SAFETY: Inside of the mapped page by the caller's promise.
+        unsafe { crc32c_raw(crc, self.0.add(part.offset), part.len) }
     }
 
     /// # Safety

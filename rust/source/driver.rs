@@ -193,10 +193,21 @@ impl Driver {
         match self.session.want() {
             Want::Nothing => Ok(Received::Nothing),
             Want::Control(buffer) => socket.receive(buffer),
-            Want::Data { id, offset, len } => {
+            Want::Data {
+                id,
+                offset,
+                len,
+                crc,
+            } => {
                 let fetch = self.active.get(usize::from(id.0)).and_then(Option::as_ref);
                 let buf = &fetch.ok_or(Errno::Protocol)?.buf;
-                socket.receive_pages(buf, offset as usize, len as usize)
+                let offset = offset as usize;
+                let received = socket.receive_pages(buf, offset, len as usize)?;
+                // Now they are in the cache. Nobody else writes to these pages: what is checked is what is kept.
+                if let (Some(crc), Received::Bytes(bytes)) = (crc, received) {
+                    self.session.checked(buf.crc32c(crc, offset, bytes)?);
+                }
+                Ok(received)
             }
         }
     }

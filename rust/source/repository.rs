@@ -3,7 +3,7 @@
 //! Which repository: what the superblock says, made into what a session needs.
 
 use crate::kapi::{
-    crypto::crc32c,
+    crypto::crc32c_append,
     net::Address,
     time::random_below, //
 };
@@ -49,7 +49,8 @@ impl Repository {
                 lun: origin.lun,
                 isid: origin.isid,
                 seed: u64::from(random_below(u32::MAX)),
-                crc32c,
+                crc32c: crc32c_append,
+                digests: origin.digests,
                 identity: Some(identity(superblock)?),
                 timing: Timing::DEFAULT,
             },

@@ -5,7 +5,7 @@
 //!
 //! A driver owns the socket. It sends what [`Session::out`] holds, receives what [`Session::want`] asks for, and hands
 //! over the time. The data of a read goes straight from the socket into the driver's buffer of that read; the session
-//! only counts.
+//! only counts, and is told the checksum where data digests are in effect.
 //!
 //! ```text
 //!            connected        login done        identity right
@@ -25,6 +25,7 @@ mod chap;
 mod complaint;
 mod config;
 mod credentials;
+mod digest;
 mod full;
 mod identify;
 mod login;
@@ -67,7 +68,7 @@ const INPUT_BYTES: usize = 12 << 10;
 /// Sense data, what a Reject quotes, and everything that is thrown away; during a login what CHAP hashes.
 const AUX_BYTES: usize = 4 << 10;
 const _: () = assert!(AUX_BYTES >= chap::MESSAGE_BYTES);
-/// PDUs to be sent: 85 commands, or one login request.
+/// PDUs to be sent: 78 commands with their digests, or one login request.
 const OUT_BYTES: usize = 4 << 10;
 
 /// How long a driver should let TCP try to connect.
@@ -101,6 +102,9 @@ pub enum Want<'a> {
         offset: u32,
         /// How many bytes.
         len: u32,
+        /// A data digest is in effect: the CRC-32C of what came before of this PDU. Whoever receives goes on with it and
+        /// tells [`Session::checked`].
+        crc: Option<u32>,
     },
 }
 
@@ -224,7 +228,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             facts: None,
             numbers: Numbers::default(),
             generation: 0,
-            login: Login::new(),
+            login: Login::new(config.digests),
             login_tag: 0,
             chap: None,
             identify: Identify::new(),
@@ -346,7 +350,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             cmd_sn: Sna(1),
             ..Numbers::default()
         };
-        self.login = Login::new();
+        self.login = Login::new(self.config.digests);
         self.identify = Identify::new();
         self.receive = Receive::new();
         self.send = Outbox::new();

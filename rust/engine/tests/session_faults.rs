@@ -377,7 +377,7 @@ fn every_fault_of_a_login_ends_it_with_its_name() {
         ),
         (
             1,
-            text(b"HeaderDigest=CRC32C\0"),
+            text(b"HeaderDigest=None,CRC32C\0"),
             Reason::Negotiation("HeaderDigest"),
         ),
         (

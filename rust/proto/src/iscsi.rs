@@ -8,6 +8,7 @@
 pub mod bhs;
 pub mod binary;
 pub mod cdb;
+pub mod digest;
 pub mod inquiry;
 pub mod sense;
 pub mod sna;

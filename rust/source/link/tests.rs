@@ -27,6 +27,7 @@ mod suite {
         Name,
         Timing, //
     };
+    use imgstream_proto::iscsi::digest::Policy;
     use Priority::{
         Background,
         Demand, //
@@ -47,7 +48,8 @@ mod suite {
                 lun: 1,
                 isid: [0x80, 0, 0, 0, 0, 1],
                 seed: 1,
-                crc32c: crate::kapi::crypto::crc32c,
+                crc32c: crate::kapi::crypto::crc32c_append,
+                digests: Policy::Prefer,
                 identity: None,
                 timing: Timing::DEFAULT,
             },

@@ -24,6 +24,7 @@ use imgstream_proto::disk::trailer::TRAILER_LEN;
 use imgstream_proto::disk::{
     BootEntry, BootState, Bounded, Copy2, Extent, Header, State, Superblock, Trailer, BLOCK_BYTES,
 };
+use imgstream_proto::iscsi::digest::Policy;
 
 use crate::probe::{INITIATOR, ISID};
 use crate::stamp;
@@ -211,6 +212,7 @@ pub(crate) fn superblock(
             portals,
             initiator_name: Bounded::new(INITIATOR.as_bytes()).ok_or_else(too_long)?,
             isid: ISID,
+            digests: Policy::Prefer,
         },
         compat: 0,
         ro_compat: 0,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context, Result};
 use imgstream_engine::session::{Config, Event, Facts, Name, Session, Timing, Want, SCRATCH_BYTES};
+use imgstream_proto::iscsi::digest::Policy;
 
 /// Our own name.
 pub(crate) const INITIATOR: &str = "iqn.2026-11.net.imgstream:test";
@@ -22,7 +23,8 @@ pub(crate) fn probe(portal: SocketAddr, target: &str) -> Result<Facts> {
         lun: 1,
         isid: ISID,
         seed: 1,
-        crc32c: crc32c::crc32c,
+        crc32c: crc32c::crc32c_append,
+        digests: Policy::Prefer,
         identity: None,
         timing: Timing::DEFAULT,
     };

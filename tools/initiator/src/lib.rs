@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use imgstream_engine::session::{Canary, Facts, Identity, Mismatch, ReadError, Reason, Timing};
+pub use imgstream_proto::iscsi::digest::{Digests, Policy};
 pub use imgstream_proto::iscsi::inquiry::Designator;
 
 use chunks::Chunks;
@@ -49,6 +50,8 @@ pub struct Options {
     pub lun: u64,
     /// Our name.
     pub initiator_name: String,
+    /// Which digests are asked for.
+    pub digests: Policy,
     /// What must be found; none: whatever is found at first must be found on every reconnect.
     pub identity: Option<Identity>,
     /// Times of the session.
@@ -67,6 +70,7 @@ impl Options {
             target_name: target_name.into(),
             lun,
             initiator_name: initiator_name.into(),
+            digests: Policy::default(),
             identity: None,
             timing: Timing::DEFAULT,
             patience: Duration::from_secs(120),
@@ -89,7 +93,8 @@ impl Options {
             // of the same computer, which uses the same initiator name.
             isid: [0x80, a, b, c, 0, 0],
             seed,
-            crc32c: crc32c::crc32c,
+            crc32c: crc32c::crc32c_append,
+            digests: self.digests,
             identity: self.identity,
             timing: self.timing,
         })
@@ -162,6 +167,11 @@ impl Client {
     /// Its designator from page 0x83.
     pub fn identity(&self) -> Designator {
         self.facts.designator
+    }
+
+    /// What the connection protects; nothing while there is none.
+    pub fn digests(&self) -> Digests {
+        self.link.digests()
     }
 
     /// The portal that is in use, or was last.

@@ -11,6 +11,8 @@ use imgstream_engine::session::{
     SCRATCH_BYTES,
 };
 
+use imgstream_proto::iscsi::digest::Digests;
+
 use crate::chunks::Chunks;
 use crate::error::Error;
 use crate::trouble::{Cause, Trouble};
@@ -87,6 +89,10 @@ impl Link {
 
     pub(crate) fn reconnects(&self) -> u32 {
         self.connects.saturating_sub(1)
+    }
+
+    pub(crate) fn digests(&self) -> Digests {
+        self.session.digests()
     }
 
     pub(crate) fn expect(&mut self, identity: Identity) {
@@ -261,8 +267,20 @@ impl Link {
         let result = match self.session.want() {
             Want::Nothing => return Ok(()),
             Want::Control(area) => socket.read(area),
-            Want::Data { id, offset, len } => match chunks.area(id, offset, len) {
-                Some(area) => socket.read(area),
+            Want::Data {
+                id,
+                offset,
+                len,
+                crc,
+            } => match chunks.area(id, offset, len) {
+                Some(area) => {
+                    let result = socket.read(area);
+                    if let (Some(crc), Ok(bytes)) = (crc, &result) {
+                        self.session
+                            .checked(crc32c::crc32c_append(crc, &area[..*bytes]));
+                    }
+                    result
+                }
                 None => return Err(io::Error::other("data for a read that is not on its way")),
             },
         };

@@ -8,6 +8,7 @@ use imgstream_proto::iscsi::bhs::{
     flag, opcode, AnyHeader, LogoutRequest, LogoutResponse, NopIn, NopOut, BHS_BYTES,
     DEFAULT_MAX_RECV_BYTES, NO_TAG,
 };
+use imgstream_proto::iscsi::digest::Digests;
 use imgstream_proto::iscsi::sna::Sna;
 
 use crate::fault::Fault;
@@ -32,6 +33,9 @@ pub struct Connection {
     pub(crate) cut: Option<usize>,
     pub(crate) login: Option<Login>,
     pub(crate) settings: Settings,
+    /// Digests that were negotiated, and those that are in effect.
+    pub(crate) agreed: Digests,
+    pub(crate) digests: Digests,
     pub(crate) stat_sn: Sna,
     pub(crate) exp_cmd_sn: Sna,
     /// The greatest MaxCmdSN that was told: it never goes back.
@@ -61,6 +65,8 @@ impl Connection {
             cut: None,
             login: Some(Login::new()),
             settings: settings.clone(),
+            agreed: Digests::default(),
+            digests: Digests::default(),
             stat_sn: Sna(settings.first_stat_sn),
             exp_cmd_sn: Sna(0),
             max_cmd_sn: Sna(0),
@@ -82,6 +88,7 @@ impl Connection {
         while matches!(self.ending, Ending::Open | Ending::Stall) {
             let Some(pdu) = self.next_pdu() else { break };
             let login = self.login.is_some();
+            let pdu = self.unseal(target, pdu);
             self.take(target, &pdu);
             self.flush(target, login);
             if self.logged_out {
@@ -144,8 +151,8 @@ impl Connection {
 
     fn next_pdu(&mut self) -> Option<Vec<u8>> {
         let header = AnyHeader::decode(self.input.first_chunk()?);
-        let data = header.data_len.bytes() + header.data_len.padding();
-        let len = BHS_BYTES + usize::from(header.ahs_words) * 4 + data as usize;
+        let data = (header.data_len.bytes() + header.data_len.padding()) as usize;
+        let len = BHS_BYTES + usize::from(header.ahs_words) * 4 + data + self.digest_bytes(data);
         (self.input.len() >= len).then(|| self.input.drain(..len).collect())
     }
 
@@ -351,7 +358,7 @@ impl Connection {
     }
 }
 
-/// Header, data and padding as they are sent; the header's length field is left as it is.
+/// Header, data and padding as they are sent but for digests; the header's length field is left as it is.
 pub(crate) fn frame(header: [u8; BHS_BYTES], data: &[u8]) -> Vec<u8> {
     let mut pdu = header.to_vec();
     pdu.extend_from_slice(data);

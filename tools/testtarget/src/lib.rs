@@ -10,6 +10,7 @@
 
 mod chap;
 mod connection;
+mod digest;
 mod fault;
 mod login;
 mod read;
@@ -21,6 +22,7 @@ mod wire;
 
 pub use chap::{hash, Account, Chap, ChapLog};
 pub use connection::Connection;
+pub use digest::Willing;
 pub use fault::{Announcement, Fault, ForgedTag, LoginFault, Plan, ReadFault};
 pub use server::Server;
 pub use store::Store;
@@ -62,6 +64,10 @@ pub struct Settings {
     pub separate_status: bool,
     /// Conditions (additional code, qualifier) that each connection reports first.
     pub attentions: Vec<(u8, u8)>,
+    /// Whether headers get digests.
+    pub header_digest: Willing,
+    /// Whether data gets digests.
+    pub data_digest: Willing,
     /// Login text is sent in pieces of this size (C bit).
     pub text_piece: Option<usize>,
     /// Keys that the target proposes itself in the operational stage, before it agrees to its end.
@@ -90,6 +96,8 @@ impl Default for Settings {
             first_stat_sn: 1,
             separate_status: false,
             attentions: vec![(0x29, 0x00)],
+            header_digest: Willing::Never,
+            data_digest: Willing::Never,
             text_piece: None,
             proposals: Vec::new(),
             answers: Vec::new(),

@@ -43,11 +43,11 @@ impl Login {
 }
 
 /// What the operational keys come to on this side: ours against theirs.
-fn settle(connection: &Connection, key: &str, value: &str) -> Option<String> {
+fn settle(connection: &mut Connection, key: &str, value: &str) -> Option<String> {
     let min = |ours: u32| parse_number(value).map(|v| v.min(ours).to_string());
     let max = |ours: u32| parse_number(value).map(|v| v.max(ours).to_string());
     match key {
-        "HeaderDigest" | "DataDigest" => Some("None".into()),
+        "HeaderDigest" | "DataDigest" => Some(connection.settle_digest(key, value)),
         "MaxConnections" | "MaxOutstandingR2T" => min(1),
         "InitialR2T" | "DataPDUInOrder" | "DataSequenceInOrder" => Some("Yes".into()),
         "ImmediateData" => Some("No".into()),
@@ -83,6 +83,7 @@ impl Connection {
         let done = self.answer_login(target, &mut login, &request, data, fault);
         if done {
             target.logins += 1;
+            self.digests = self.agreed;
         } else {
             self.login = Some(login);
         }

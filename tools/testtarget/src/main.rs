@@ -12,7 +12,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use imgstream_testtarget::{Announcement, Fault, LoginFault, Plan, ReadFault, Server, Target};
+use imgstream_proto::iscsi::bhs::opcode;
+use imgstream_testtarget::{
+    Announcement, Damage, Fault, LoginFault, Phase, Plan, ReadFault, Server, Target, Willing,
+};
 
 /// Serve a file over iSCSI, read-only, and play faults.
 #[derive(Parser)]
@@ -37,6 +40,9 @@ struct Args {
     /// Statuses come in PDUs of their own.
     #[arg(long)]
     separate_status: bool,
+    /// What is made of a proposal of digests: never, offer, or require.
+    #[arg(long, default_value = "never", value_parser = parse_willing)]
+    digests: Willing,
     /// Size that is reported instead of the file's. What lies behind the end of the file is read as a medium error.
     #[arg(long)]
     capacity_bytes: Option<u64>,
@@ -67,6 +73,8 @@ fn run(args: &Args) -> Result<(), String> {
     target.settings.segment_bytes = args.segment_bytes;
     target.settings.window = args.window;
     target.settings.separate_status = args.separate_status;
+    target.settings.header_digest = args.digests;
+    target.settings.data_digest = args.digests;
     target.settings.capacity_bytes = args.capacity_bytes;
     target.settings.bad.clone_from(&args.bad);
     for text in &args.fault {
@@ -84,6 +92,15 @@ fn run(args: &Args) -> Result<(), String> {
     );
     server.join();
     Ok(())
+}
+
+fn parse_willing(text: &str) -> Result<Willing, String> {
+    match text {
+        "never" => Ok(Willing::Never),
+        "offer" => Ok(Willing::Offer),
+        "require" => Ok(Willing::Require),
+        _ => Err("never, offer or require".into()),
+    }
 }
 
 /// The bytes of some blocks.
@@ -167,6 +184,10 @@ fn parse_fault(text: &str) -> Option<Fault> {
         "ping" => Some(Fault::Ping(at(0).unwrap_or(1))),
         "close-window" => Some(Fault::CloseWindow),
         "async" => Some(Fault::Async(Announcement::of(byte(0)?))),
+        "flip" => Some(Fault::Wire(
+            Phase::Opcode(opcode::DATA_IN),
+            Damage::Flip(at(0)? as usize),
+        )),
         "mute" => Some(Fault::Mute),
         "login-status" => Some(Fault::Login(LoginFault::Status(byte(0)?, byte(1)?))),
         "login-silence" => Some(Fault::Login(LoginFault::Silence)),

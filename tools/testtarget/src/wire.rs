@@ -3,8 +3,10 @@
 //! Damage to anything that the target sends: to the nth PDU of a phase, at a byte of it.
 
 use imgstream_proto::iscsi::bhs::opcode;
+use imgstream_proto::iscsi::digest::Digests;
 
 use crate::connection::Connection;
+use crate::digest::sealed;
 use crate::fault::Fault;
 use crate::Target;
 
@@ -21,7 +23,8 @@ pub enum Phase {
     Opcode(u8),
 }
 
-/// What happens to a PDU. Bytes are counted from its first one, over header, data and padding.
+/// What happens to a PDU. Bytes are counted from its first one, over header, data and padding. Digests are right where not said
+/// otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
     /// The connection is closed after this many bytes.
@@ -38,6 +41,8 @@ pub enum Damage {
     Put(usize, Vec<u8>),
     /// The 32-bit number at this place is greater by so much, and wraps: StatSN, MaxCmdSN, DataSN.
     Add(usize, u32),
+    /// A bit of the byte at this place changes on the way, digests counted, too.
+    Flip(usize),
     /// It is sent twice.
     Twice,
     /// It is not sent.
@@ -111,20 +116,29 @@ impl Connection {
                 _ => None,
             });
             self.sent.count(login, code);
-            self.send_damaged(pdu, damage);
+            let digests = match login {
+                true => Digests::default(),
+                false => self.digests,
+            };
+            self.send_damaged(pdu, damage, digests);
         }
     }
 
-    fn send_damaged(&mut self, mut pdu: Vec<u8>, damage: Option<Damage>) {
+    fn send_damaged(&mut self, mut pdu: Vec<u8>, damage: Option<Damage>, digests: Digests) {
+        match &damage {
+            Some(Damage::Put(at, bytes)) => put(&mut pdu, *at, bytes),
+            Some(Damage::Add(at, more)) => add(&mut pdu, *at, *more),
+            _ => {}
+        }
+        let mut pdu = sealed(&pdu, digests);
         match damage {
-            None => {}
+            None | Some(Damage::Put(..) | Damage::Add(..)) => {}
+            Some(Damage::Flip(at)) => flip(&mut pdu, at),
             Some(Damage::Close(at)) => return self.send_until(&pdu, at, Ending::Close),
             Some(Damage::Reset(at)) => return self.send_until(&pdu, at, Ending::Reset),
             Some(Damage::HalfClose(at)) => return self.send_until(&pdu, at, Ending::Half),
             Some(Damage::Stall(at)) => return self.send_until(&pdu, at, Ending::Stall),
             Some(Damage::Drip(at, pause_ms)) => self.drip_from(at.min(pdu.len()), pause_ms),
-            Some(Damage::Put(at, bytes)) => put(&mut pdu, at, &bytes),
-            Some(Damage::Add(at, more)) => add(&mut pdu, at, more),
             Some(Damage::Twice) => pdu.extend_from_within(..),
             Some(Damage::Lost) => return,
         }
@@ -140,6 +154,12 @@ impl Connection {
 fn put(pdu: &mut [u8], at: usize, bytes: &[u8]) {
     for (place, byte) in pdu.iter_mut().skip(at).zip(bytes) {
         *place = *byte;
+    }
+}
+
+fn flip(pdu: &mut [u8], at: usize) {
+    if let Some(byte) = pdu.get_mut(at) {
+        *byte ^= 1;
     }
 }
 

@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use imgstream_proto::iscsi::digest::Policy;
 use imgstream_proto::iscsi::inquiry::{Capacity, Designator};
 
 /// Reads that can be outstanding at a time. 64 is LIO's default queue depth, and one machine word of flags.
@@ -151,8 +152,11 @@ pub struct Config {
     pub isid: [u8; 6],
     /// Any number that differs between machines: spreads reconnects.
     pub seed: u64,
-    /// CRC-32C (Castagnoli, reflected, inverted at both ends).
-    pub crc32c: fn(&[u8]) -> u32,
+    /// CRC-32C (Castagnoli, reflected, inverted at both ends) of what the first argument is the CRC-32C of, followed by
+    /// the second; 0 is that of nothing.
+    pub crc32c: fn(u32, &[u8]) -> u32,
+    /// Which digests are asked for.
+    pub digests: Policy,
     /// What must be found. `None` on first contact: then the session only reports what there is.
     pub identity: Option<Identity>,
     /// Times.

@@ -146,6 +146,14 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         }
     }
 
+    /// The connection ends because of the command with this tag, if there is one.
+    pub(super) fn end_owner_of(&mut self, tag: u32, reason: Reason) {
+        match self.owner(tag).map(|(owner, _)| owner) {
+            Ok(owner) => self.end_owner(owner, reason),
+            Err(_) => self.end(reason),
+        }
+    }
+
     /// Data is checked before a byte of it is received: it goes straight into the reader's buffer.
     fn accept_data(&mut self) -> Result<Sink, ()> {
         let header = DataIn::decode(self.receive.header());

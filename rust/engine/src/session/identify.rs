@@ -245,7 +245,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
                 self.judge_capacity(capacity)
             }
             Step::Trailer => {
-                let found = (self.config.crc32c)(data);
+                let found = (self.config.crc32c)(0, data);
                 let expected = self.config.identity.and_then(|i| i.trailer_crc32c);
                 let right = expected.is_none_or(|crc| crc == found);
                 right
@@ -253,7 +253,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
                     .ok_or(Reason::WrongImage(Mismatch::Trailer))
             }
             Step::Canary(index) => {
-                let found = (self.config.crc32c)(data);
+                let found = (self.config.crc32c)(0, data);
                 let canary = self.canary(index).ok_or(malformed)?;
                 let wrong = Reason::WrongImage(Mismatch::Canary {
                     block: canary.block,

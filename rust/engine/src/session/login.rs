@@ -7,6 +7,7 @@
 //! (6.3.1), but this is the path that targets are used to.
 
 use imgstream_proto::iscsi::bhs::{flag, LoginResponse};
+use imgstream_proto::iscsi::digest::{Digests, Policy};
 use imgstream_proto::iscsi::text::{parse_boolean, parse_number, Pairs, Writer};
 
 use super::chap::{self, Chap};
@@ -51,8 +52,8 @@ impl Stage {
 /// What a key may be answered with.
 #[derive(Clone, Copy)]
 enum Rule {
-    /// `None`; everything else is something that we cannot do.
-    None,
+    /// A value of the list that the policy proposes.
+    Digest,
     /// The minimum of both sides' numbers decides, so an answer above ours is none.
     Minimum { ours: u32, least: u32 },
     /// The maximum of both sides' numbers decides.
@@ -72,14 +73,16 @@ const fn key(name: &'static str, rule: Rule) -> Key {
     Key { name, rule }
 }
 
+const HEADER_DIGEST: &str = "HeaderDigest";
+const DATA_DIGEST: &str = "DataDigest";
 const MAX_BURST: &str = "MaxBurstLength";
 const TIME2WAIT: &str = "DefaultTime2Wait";
 
 /// Every operational key is proposed in the first operational request: LIO asks for those that are left out, QNAP and
 /// COMSTAR fail on them.
 const KEYS: [Key; 14] = [
-    key("HeaderDigest", Rule::None),                            // 13.1
-    key("DataDigest", Rule::None),                              // 13.1
+    key(HEADER_DIGEST, Rule::Digest),                           // 13.1
+    key(DATA_DIGEST, Rule::Digest),                             // 13.1
     key("MaxConnections", Rule::Minimum { ours: 1, least: 1 }), // 13.2
     key("InitialR2T", Rule::Boolean("Yes")),                    // 13.10: OR
     key("ImmediateData", Rule::Boolean("No")),                  // 13.11: AND
@@ -126,6 +129,8 @@ pub(super) struct Agreed {
     pub(super) max_burst: u32,
     /// Seconds to wait before a login after the connection was lost.
     pub(super) time2wait_s: u32,
+    /// What is protected. None where a key is not answered (13.1).
+    pub(super) digests: Digests,
 }
 
 /// What a login wants to send next.
@@ -140,6 +145,7 @@ pub(super) enum Step {
 /// One login.
 #[derive(Debug)]
 pub(super) struct Login {
+    policy: Policy,
     stage: Stage,
     /// The last request asked for the transition to the next stage.
     transit: bool,
@@ -154,8 +160,9 @@ pub(super) struct Login {
 
 impl Login {
     /// A login that has not begun.
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(policy: Policy) -> Self {
         Self {
+            policy,
             stage: Stage::Security,
             transit: false,
             requests: 0,
@@ -165,6 +172,10 @@ impl Login {
             agreed: Agreed {
                 max_burst: DEFAULT_MAX_BURST_BYTES,
                 time2wait_s: 2,
+                digests: Digests {
+                    header: false,
+                    data: false,
+                },
             },
         }
     }
@@ -267,12 +278,22 @@ impl Login {
             return self.send(may_end, text);
         }
         match self.stage {
-            Stage::Operational => Ok(Step::Done),
+            Stage::Operational => self.finish(),
             Stage::Security => {
                 self.stage = Stage::Operational;
-                propose(text);
+                propose(self.policy, text);
                 self.send(true, text)
             }
+        }
+    }
+
+    /// The target goes to the full feature phase: what it was not willing to say by now, it does not agree to.
+    fn finish(&self) -> Result<Step, Reason> {
+        let digests = self.agreed.digests;
+        match self.policy {
+            Policy::Require if !digests.header => Err(Reason::Unprotected(HEADER_DIGEST)),
+            Policy::Require if !digests.data => Err(Reason::Unprotected(DATA_DIGEST)),
+            _ => Ok(Step::Done),
         }
     }
 
@@ -328,6 +349,9 @@ impl Login {
             return Err(Reason::Protocol(Violation::Text));
         }
         self.answered |= bit;
+        if let Rule::Digest = key.rule {
+            return self.take_digest(key.name, value);
+        }
         let Some(number) = judge(key.rule, value).map_err(|()| Reason::Negotiation(key.name))?
         else {
             return Ok(());
@@ -336,6 +360,26 @@ impl Login {
             MAX_BURST => self.agreed.max_burst = number,
             TIME2WAIT => self.agreed.time2wait_s = number.min(TIME2WAIT_MAX_S),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// The answer to HeaderDigest or DataDigest: one value out of the list that was proposed (6.2.1).
+    ///
+    /// Irrelevant and NotUnderstood leave the key at its default, which is None (6.2, 13.1). So would Reject, but targets
+    /// answer it where their administrator demands digests, and do not understand what comes then: it ends the login.
+    fn take_digest(&mut self, name: &'static str, value: &str) -> Result<(), Reason> {
+        let on = match (self.policy, value) {
+            (Policy::Require | Policy::Prefer, "CRC32C") => true,
+            (Policy::Off | Policy::Prefer, "None" | "Irrelevant" | "NotUnderstood") => false,
+            (Policy::Require, "None" | "Irrelevant" | "NotUnderstood" | "Reject") => {
+                return Err(Reason::Unprotected(name));
+            }
+            _ => return Err(Reason::Negotiation(name)),
+        };
+        match name {
+            HEADER_DIGEST => self.agreed.digests.header = on,
+            _ => self.agreed.digests.data = on,
         }
         Ok(())
     }
@@ -364,10 +408,10 @@ impl Login {
 }
 
 /// Proposes every operational key.
-fn propose(text: &mut Writer<'_>) {
+fn propose(policy: Policy, text: &mut Writer<'_>) {
     for key in &KEYS {
         match key.rule {
-            Rule::None => text.pair(key.name, "None"),
+            Rule::Digest => text.pair(key.name, policy.proposal()),
             Rule::Boolean(ours) => text.pair(key.name, ours),
             Rule::Minimum { ours, .. }
             | Rule::Maximum { ours, .. }
@@ -380,13 +424,9 @@ fn propose(text: &mut Writer<'_>) {
 
 /// The number that an answer settles, if it settles one.
 fn judge(rule: Rule, value: &str) -> Result<Option<u32>, ()> {
-    // 6.2: these leave a key at its default, which is in order for every key but the digests.
+    // 6.2: these leave a key at its default, which is in order for every key that comes here.
     if matches!(value, "Reject" | "Irrelevant" | "NotUnderstood") {
-        return if matches!(rule, Rule::None) {
-            Err(())
-        } else {
-            Ok(None)
-        };
+        return Ok(None);
     }
     let number = |least: u32, most: u32| {
         parse_number(value)
@@ -395,7 +435,8 @@ fn judge(rule: Rule, value: &str) -> Result<Option<u32>, ()> {
             .ok_or(())
     };
     match rule {
-        Rule::None => (value == "None").then_some(None).ok_or(()),
+        // Judged by the policy: `take_digest`.
+        Rule::Digest => Err(()),
         Rule::Boolean(_) => parse_boolean(value).map(|_| None).ok_or(()),
         Rule::Minimum { ours, least } => number(least, ours),
         Rule::Maximum { ours, most } => number(ours, most),

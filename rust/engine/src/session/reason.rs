@@ -66,6 +66,10 @@ pub enum Violation {
     EndlessLogin,
     /// The data of an identity command makes no sense.
     Malformed,
+    /// A header is not what its digest says (7.8).
+    HeaderDigest,
+    /// Data is not what its digest says (7.8).
+    DataDigest,
 }
 
 /// What differs from the image that is expected.
@@ -138,6 +142,8 @@ pub enum Reason {
     Chap(ChapFault),
     /// A key was answered in a way that cannot be accepted; which one.
     Negotiation(&'static str),
+    /// The target does not agree to a digest that is required; which one.
+    Unprotected(&'static str),
     /// Login or identity check took too long.
     LoginTimeout,
     /// Nothing came for too long, not even an answer to a ping.
@@ -173,6 +179,7 @@ impl Reason {
             Self::Authentication
             | Self::Chap(_)
             | Self::Negotiation(_)
+            | Self::Unprotected(_)
             | Self::Reserved
             | Self::WrongImage(_) => true,
             _ => false,
@@ -235,6 +242,8 @@ impl fmt::Display for Violation {
             Self::Malformed => {
                 f.write_str("the logical unit describes itself in a way that makes no sense")
             }
+            Self::HeaderDigest => f.write_str("a header is not what its digest says"),
+            Self::DataDigest => f.write_str("data is not what its digest says"),
         }
     }
 }
@@ -325,6 +334,10 @@ impl fmt::Display for Reason {
             Self::Negotiation(key) => write!(
                 f,
                 "login failed: the target's answer to {key} cannot be accepted"
+            ),
+            Self::Unprotected(key) => write!(
+                f,
+                "login failed: {key} is required, and the target does not agree to it"
             ),
             Self::LoginTimeout => f.write_str("login took too long"),
             Self::Silent => f.write_str("the target is silent"),

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Framing: header, data segment, padding; and where each byte goes.
+//! Framing: header, data segment, padding, their digests; and where each byte goes.
 
 use core::ops::DerefMut;
 
 use imgstream_proto::iscsi::bhs::{AnyHeader, BHS_BYTES};
+use imgstream_proto::iscsi::digest::{encode, DIGEST_BYTES};
 
 use super::reason::{Reason, Violation};
 use super::{Session, Stage, Want, AUX_BYTES, INPUT_BYTES};
@@ -25,8 +26,10 @@ pub(super) enum Sink {
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Header { have: usize },
+    HeaderDigest { have: usize },
     Data { sink: Sink, at: u32, left: u32 },
     Padding { left: usize },
+    DataDigest { have: usize },
 }
 
 /// The PDU that is being received.
@@ -35,6 +38,9 @@ pub(super) struct Receive {
     header: [u8; BHS_BYTES],
     part: Part,
     padding: [u8; 3],
+    digest: [u8; DIGEST_BYTES],
+    /// CRC-32C of what has come of the data segment and its padding.
+    crc: u32,
 }
 
 impl Receive {
@@ -43,12 +49,18 @@ impl Receive {
             header: [0; BHS_BYTES],
             part: Part::Header { have: 0 },
             padding: [0; 3],
+            digest: [0; DIGEST_BYTES],
+            crc: 0,
         }
     }
 
     /// The header that was received last.
     pub(super) const fn header(&self) -> &[u8; BHS_BYTES] {
         &self.header
+    }
+
+    pub(super) const fn set_crc(&mut self, crc: u32) {
+        self.crc = crc;
     }
 
     fn any(&self) -> AnyHeader {
@@ -62,8 +74,12 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         if self.stage == Stage::Down {
             return Want::Nothing;
         }
+        let crc = self.digests().data.then_some(self.receive.crc);
         match self.receive.part {
             Part::Header { have } => control(self.receive.header.get_mut(have..)),
+            Part::HeaderDigest { have } | Part::DataDigest { have } => {
+                control(self.receive.digest.get_mut(have..))
+            }
             Part::Padding { left } => control(self.receive.padding.get_mut(..left)),
             Part::Data {
                 sink: Sink::Read { index, offset },
@@ -74,6 +90,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
                     id: slot.id,
                     offset: offset.saturating_add(at),
                     len: left,
+                    crc,
                 },
                 None => Want::Nothing,
             },
@@ -106,11 +123,10 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.clock.received(self.now);
         match self.receive.part {
             Part::Header { have } => self.got_header(have.saturating_add(bytes)),
+            Part::HeaderDigest { have } => self.got_header_digest(have.saturating_add(bytes)),
             Part::Data { sink, at, left } => self.got_data(sink, at, left, bytes),
-            Part::Padding { left } => match left.saturating_sub(bytes) {
-                0 => self.got_all(),
-                left => self.receive.part = Part::Padding { left },
-            },
+            Part::Padding { left } => self.got_padding(left, bytes),
+            Part::DataDigest { have } => self.got_data_digest(have.saturating_add(bytes)),
         }
     }
 
@@ -119,10 +135,35 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             self.receive.part = Part::Header { have };
             return;
         }
+        // 7.7: no additional header is legal in what a target sends us, so there is nothing more that a digest covers.
+        if self.receive.any().ahs_words != 0 {
+            return self.end(Reason::Protocol(Violation::AdditionalHeaders));
+        }
+        if self.digests().header {
+            self.receive.part = Part::HeaderDigest { have: 0 };
+        } else {
+            self.begin_segment();
+        }
+    }
+
+    fn got_header_digest(&mut self, have: usize) {
+        if have < DIGEST_BYTES {
+            self.receive.part = Part::HeaderDigest { have };
+        } else if self.header_is_right(self.receive.digest) {
+            self.begin_segment();
+        } else {
+            self.end(Reason::Protocol(Violation::HeaderDigest));
+        }
+    }
+
+    /// The header is there, and right: judges it, and goes on to its data.
+    fn begin_segment(&mut self) {
         let header = self.receive.any();
         let len = header.data_len.bytes();
+        self.receive.crc = 0;
         match self.accept(&header) {
             Err(()) => {}
+            // 11.2.3: without data there is no data digest either.
             Ok(_) if len == 0 => self.got_all(),
             Ok(sink) => {
                 self.receive.part = Part::Data {
@@ -136,11 +177,6 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     /// Checks a header before any of its data is received. `Err` if the connection was ended.
     fn accept(&mut self, header: &AnyHeader) -> Result<Sink, ()> {
-        // 7.7: no additional header is legal in what a target sends us.
-        if header.ahs_words != 0 {
-            self.end(Reason::Protocol(Violation::AdditionalHeaders));
-            return Err(());
-        }
         match self.stage {
             Stage::Down => Err(()),
             Stage::Login => self.accept_login(header),
@@ -150,8 +186,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     fn got_data(&mut self, sink: Sink, at: u32, left: u32, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(left);
-        if let Sink::Read { index, .. } = sink {
-            self.progress(index);
+        match sink {
+            Sink::Read { index, .. } => self.progress(index),
+            _ => self.digest_area(sink, at, bytes),
         }
         if bytes < left {
             self.receive.part = Part::Data {
@@ -161,10 +198,49 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             };
             return;
         }
-        // 11.2.4: segments are padded to four bytes. What the padding holds does not matter.
+        // 11.2.4: segments are padded to four bytes. What the padding holds does not matter, but its digest does.
         match usize::try_from(self.receive.any().data_len.padding()).unwrap_or(0) {
-            0 => self.got_all(),
+            0 => self.end_segment(),
             left => self.receive.part = Part::Padding { left },
+        }
+    }
+
+    /// Goes on with the checksum over data that came into an area of ours.
+    fn digest_area(&mut self, sink: Sink, at: u32, bytes: u32) {
+        if self.digests().data {
+            let (crc, crc32c) = (self.receive.crc, self.config.crc32c);
+            let area = self.area(sink, at, bytes).unwrap_or(&mut []);
+            self.receive.crc = crc32c(crc, area);
+        }
+    }
+
+    fn got_padding(&mut self, left: usize, bytes: usize) {
+        // 13.1: padding is covered by the digest.
+        if self.digests().data {
+            let padding = self.receive.padding.get(..bytes.min(left)).unwrap_or(&[]);
+            self.receive.crc = (self.config.crc32c)(self.receive.crc, padding);
+        }
+        match left.saturating_sub(bytes) {
+            0 => self.end_segment(),
+            left => self.receive.part = Part::Padding { left },
+        }
+    }
+
+    fn end_segment(&mut self) {
+        if self.digests().data {
+            self.receive.part = Part::DataDigest { have: 0 };
+        } else {
+            self.got_all();
+        }
+    }
+
+    fn got_data_digest(&mut self, have: usize) {
+        if have < DIGEST_BYTES {
+            self.receive.part = Part::DataDigest { have };
+        } else if encode(self.receive.crc) == self.receive.digest {
+            self.got_all();
+        } else {
+            self.data_is_wrong();
         }
     }
 

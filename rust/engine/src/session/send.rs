@@ -9,6 +9,7 @@ use imgstream_proto::iscsi::bhs::{
     ScsiCommand, BHS_BYTES, NO_TAG,
 };
 use imgstream_proto::iscsi::cdb::Command;
+use imgstream_proto::iscsi::digest::DIGEST_BYTES;
 use imgstream_proto::iscsi::text::Writer;
 
 use super::login::Step;
@@ -85,7 +86,7 @@ impl Outbox {
     }
 
     const fn has_room(&self) -> bool {
-        OUT_BYTES.saturating_sub(self.end) >= BHS_BYTES
+        OUT_BYTES.saturating_sub(self.end) >= BHS_BYTES + DIGEST_BYTES
     }
 
     fn pop_pong(&mut self) -> Option<Pong> {
@@ -136,15 +137,23 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         }
     }
 
+    /// Adds a PDU without data, which has no data digest either (11.2.3).
     fn put(&mut self, pdu: &[u8; BHS_BYTES]) {
+        self.put_bytes(pdu);
+        if let Some(digest) = self.header_digest(pdu) {
+            self.put_bytes(&digest);
+        }
+    }
+
+    fn put_bytes(&mut self, bytes: &[u8]) {
         let start = OUT.saturating_add(self.send.end);
         if let Some(room) = self
             .scratch
             .get_mut(start..)
-            .and_then(|tail| tail.get_mut(..BHS_BYTES))
+            .and_then(|tail| tail.get_mut(..bytes.len()))
         {
-            room.copy_from_slice(pdu);
-            self.send.end = self.send.end.saturating_add(BHS_BYTES);
+            room.copy_from_slice(bytes);
+            self.send.end = self.send.end.saturating_add(bytes.len());
         }
     }
 

@@ -16,6 +16,7 @@ use imgstream_engine::session::{
     Canary, Config, Event, Facts, Identity, Name, ReadError, ReadId, Reason, Session, Stage,
     Timing, Want, SCRATCH_BYTES,
 };
+use imgstream_proto::iscsi::digest::Policy;
 use imgstream_proto::iscsi::inquiry::Designator;
 use imgstream_testtarget::{Connection, Target};
 
@@ -42,7 +43,8 @@ pub fn config() -> Config {
         lun: 1,
         isid: [0x80, 1, 2, 3, 0, 0],
         seed: 7,
-        crc32c: crc32c::crc32c,
+        crc32c: crc32c::crc32c_append,
+        digests: Policy::Prefer,
         identity: None,
         timing: Timing::DEFAULT,
     }
@@ -83,6 +85,8 @@ pub struct Rig {
     /// Bytes that the target sends on the first connection instead of its own, from a place on.
     pub noise: Option<(usize, Vec<u8>)>,
     delivered: usize,
+    /// The driver does not hand over what the checksum of received data is.
+    pub forgets_checksums: bool,
     /// Nobody answers connection attempts.
     pub unreachable: bool,
     random: u64,
@@ -109,6 +113,7 @@ impl Rig {
             flips: Vec::new(),
             noise: None,
             delivered: 0,
+            forgets_checksums: false,
             unreachable: false,
             random: 1,
             max_piece: 100_000,
@@ -257,7 +262,12 @@ impl Rig {
                     .for_each(|(byte, place)| *place = byte);
                 len
             }
-            Want::Data { id, offset, len } => {
+            Want::Data {
+                id,
+                offset,
+                len,
+                crc,
+            } => {
                 let buffer = &mut self
                     .buffers
                     .get_mut(&id.0)
@@ -266,8 +276,12 @@ impl Rig {
                 let area = &mut buffer[offset as usize..(offset + len) as usize];
                 let len = area.len().min(wire.len());
                 wire.drain(..len)
-                    .zip(area)
+                    .zip(&mut *area)
                     .for_each(|(byte, place)| *place = byte);
+                if let Some(crc) = crc.filter(|_| !self.forgets_checksums) {
+                    self.session
+                        .checked(crc32c::crc32c_append(crc, &area[..len]));
+                }
                 len
             }
         };

@@ -28,6 +28,8 @@ pub enum Field {
     NetworkMethod,
     /// The sequence number, or index, of a journal transaction or a map segment.
     Sequence,
+    /// The policy of digests.
+    Digests,
     /// A reserved field that is not zero.
     Reserved,
 }

@@ -13,6 +13,7 @@ use super::error::Error;
 use super::geometry::{Extent, Geometry, BLOCK_LEN};
 use super::header::{Crc32c, Header, Uuid};
 use super::state::State;
+use crate::iscsi::digest::Policy;
 
 pub use layout::SuperblockDisk;
 
@@ -96,6 +97,8 @@ pub struct Origin {
     pub initiator_name: Name,
     /// Our session identifier.
     pub isid: [u8; 6],
+    /// Which digests its connections ask for.
+    pub digests: Policy,
 }
 
 /// Places of the control area; pairs are the two copies. A place of length 0 does not exist.

@@ -15,6 +15,7 @@ use super::settings::{Method, Network, Tunables, SETTINGS_LEN};
 use super::superblock::{Canary, Checkpoint, Places, Portal, SUPERBLOCK_LEN};
 use super::trailer::TRAILER_LEN;
 use super::*;
+use crate::iscsi::digest::Policy;
 
 pub(super) fn crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
@@ -329,6 +330,7 @@ fn impossible_fields_are_refused_though_sealed() {
     assert_eq!(superblock(129, 3), value(Field::LogicalBlock, 768));
     assert_eq!(superblock(320, 225), value(Field::Length, 225));
     assert_eq!(superblock(848, 5), value(Field::Family, 5));
+    assert_eq!(superblock(1712, 3), value(Field::Digests, 3));
     let settings = |place, value| {
         Settings::decode(&[7; 16], 8192, &changed(1, place, value), crc).unwrap_err()
     };
@@ -477,6 +479,7 @@ prop_compose! {
         superblock.checkpoint = Checkpoint { sequence, position_bytes: position };
         superblock.origin.target_name = target_name;
         superblock.origin.initiator_name = initiator_name;
+        superblock.origin.digests = Policy::ALL[state % Policy::ALL.len()];
         superblock.origin.vpd83 = vpd83;
         superblock.origin.lun = lun;
         superblock.origin.isid = ids.4;

@@ -17,6 +17,7 @@ use crate::disk::error::{Error, Field};
 use crate::disk::geometry::{Extent, Geometry};
 use crate::disk::header::{Header, HeaderDisk};
 use crate::disk::state::State;
+use crate::iscsi::digest::Policy;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
@@ -82,7 +83,8 @@ pub struct SuperblockDisk {
     extents: [ExtentDisk; EXTENTS],
     /// Place for CHAP names and secrets; zero in version 1.
     chap: [u8; 512],
-    reserved2: [u8; SUPERBLOCK_LEN - 1712],
+    digests: U32,
+    reserved2: [u8; SUPERBLOCK_LEN - 1716],
 }
 
 const _: () = assert!(size_of::<SuperblockDisk>() == SUPERBLOCK_LEN);
@@ -115,6 +117,7 @@ const _: () = assert!(offset_of!(SuperblockDisk, vpd83) == 784);
 const _: () = assert!(offset_of!(SuperblockDisk, portals) == 848);
 const _: () = assert!(offset_of!(SuperblockDisk, extents) == 944);
 const _: () = assert!(offset_of!(SuperblockDisk, chap) == 1200);
+const _: () = assert!(offset_of!(SuperblockDisk, digests) == 1712);
 
 /// Set at a clean detach, cleared durably at attach: while it is missing, what stands in clean slots is not believed.
 const FLAG_CLEAN: u32 = 1 << 0;
@@ -153,6 +156,7 @@ impl SuperblockDisk {
         self.initiator_name = from.origin.initiator_name.padded();
         self.vpd83 = from.origin.vpd83.padded();
         self.portals = from.origin.portals.map(PortalDisk::encode);
+        self.digests = U32::new(from.origin.digests as u32);
         self.extents = from.places.to_table().map(|place| ExtentDisk {
             start: U64::new(place.start_bytes),
             len: U64::new(place.len_bytes),
@@ -222,6 +226,7 @@ impl SuperblockDisk {
         for (to, from) in portals.iter_mut().zip(&self.portals) {
             *to = from.check()?;
         }
+        let digests = self.digests.get();
         Ok(Origin {
             target_name: string(&self.target_name, self.target_name_len)?,
             lun: self.lun.get(),
@@ -229,6 +234,8 @@ impl SuperblockDisk {
             portals,
             initiator_name: string(&self.initiator_name, self.initiator_name_len)?,
             isid: self.isid,
+            digests: Policy::from_number(digests)
+                .ok_or(Error::value(Field::Digests, digests.into()))?,
         })
     }
 
