@@ -27,7 +27,8 @@ use imgstream_proto::{
         Attribute,
         Connection,
         COMMIT_STOPPED,
-        NONE, //
+        NONE,
+        UNKNOWN, //
     },
     disk::BLOCK_BYTES,
 };
@@ -84,6 +85,7 @@ impl Device {
             | Attribute::Portal
             | Attribute::Connection
             | Attribute::ConnectionSince
+            | Attribute::Digests
             | Attribute::Reconnects
             | Attribute::FetchesInflight => self.show_connection(attribute, out),
         }
@@ -132,6 +134,7 @@ impl Device {
             return match attribute {
                 Attribute::Portal => out.write_str("none"),
                 Attribute::Connection => out.write_str(Connection::Closed.word()),
+                Attribute::Digests => out.write_str(UNKNOWN),
                 _ => out.write_str("0"),
             };
         };
@@ -148,6 +151,10 @@ impl Device {
             Attribute::ConnectionSince => {
                 write!(out, "{}", now_ms().saturating_sub(now.since_ms) / 1000)
             }
+            Attribute::Digests => match now.digests {
+                Some(digests) => write!(out, "{digests}"),
+                None => out.write_str(UNKNOWN),
+            },
             Attribute::Portal => match now.portal {
                 Some(portal) => write!(out, "{}", portal.0),
                 None => out.write_str("none"),

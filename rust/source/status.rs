@@ -18,7 +18,10 @@ use core::{
         Ordering, //
     }, //
 };
-use imgstream_proto::abi::status::Connection;
+use imgstream_proto::{
+    abi::status::Connection,
+    iscsi::digest::Digests, //
+};
 use kernel::prelude::*;
 
 /// Bytes of a [`Line`]. The longest sentence of `session::Reason` has about 110.
@@ -82,6 +85,8 @@ pub(crate) struct Snapshot {
     pub(crate) portal: Option<Address>,
     /// Why it is not ready.
     pub(crate) reason: Line,
+    /// What it protects, or the last one that was ready did.
+    pub(crate) digests: Option<Digests>,
 }
 
 /// Counters since the start; each only grows, but for the first two.
@@ -117,6 +122,7 @@ impl Status {
             since_ms: now_ms(),
             portal: None,
             reason: Line::EMPTY,
+            digests: None,
         };
         pin_init!(Self {
             now <- new_irq_spinlock!(start, c"imgstream:source_status"),
@@ -150,9 +156,15 @@ impl Status {
             since_ms: if same { now.since_ms } else { since_ms },
             portal: portal.or(now.portal),
             reason,
+            digests: now.digests,
         };
         self.ready
             .store(connection == Connection::Ready, Ordering::Release);
+    }
+
+    /// The connection protects this. Returns whether the one before was another in that.
+    pub(super) fn protected(&self, digests: Digests) -> bool {
+        self.now.lock().digests.replace(digests) != Some(digests)
     }
 }
 
@@ -224,6 +236,29 @@ mod tests {
                 && now.portal == Some(portal)
                 && now.reason.as_str() == "why"
                 && status.ready() == ready
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn digests_stay_known_and_a_change_is_noticed_once() -> Result {
+        let status = Arc::pin_init(Status::new(), GFP_KERNEL)?;
+        assert!(status.snapshot().digests.is_none());
+        let both = Digests {
+            header: true,
+            data: true,
+        };
+        let table = [
+            (Digests::default(), true),
+            (Digests::default(), false),
+            (both, true),
+            (both, false),
+            (Digests::default(), true),
+        ];
+        assert!(every(table, |&(digests, changed)| {
+            let noticed = status.protected(digests);
+            status.enter(Connection::Disconnected, None, Line::EMPTY);
+            noticed == changed && status.snapshot().digests == Some(digests)
         }));
         Ok(())
     }

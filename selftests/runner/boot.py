@@ -62,7 +62,8 @@ class Group:
             for test in self.tests.values()
             for name in test.targets
         }
-        self.target = Target(files, self.directory) if files else None
+        digests = {target_name(test, name) for test in self.tests.values() for name in test.digests}
+        self.target = Target(files, self.directory, digests) if files else None
         try:
             if self.target:
                 self.target.start()

@@ -27,8 +27,10 @@ def free_port() -> int:
 class Target:
     """A tgtd with one target a file, by its iSCSI name. Can be stopped and started again; the port stays."""
 
-    def __init__(self, files: dict[str, Path], directory: Path):
+    def __init__(self, files: dict[str, Path], directory: Path, digests: set[str]):
         self.files = files
+        # Names of those that offer digests.
+        self.digests = digests
         self.port = free_port()
         self.log = directory / "tgtd.log"
         # The number of tgtd's control socket, which may be up to 32767.
@@ -64,6 +66,8 @@ class Target:
         for tid, (name, file) in enumerate(sorted(self.files.items()), 1):
             at = ["--tid", str(tid)]
             self._admin("--mode", "target", "--op", "new", *at, "--targetname", name)
+            for key in ["HeaderDigest", "DataDigest"] if name in self.digests else []:
+                self._admin("--mode", "target", "--op", "update", *at, "--name", key, "--value", "CRC32C,None")
             self._admin("--mode", "logicalunit", "--op", "new", *at, "--lun", "1", "--backing-store", str(file))
             self._admin("--mode", "logicalunit", "--op", "update", *at, "--lun", "1", "--params", "readonly=1")
             self._admin("--mode", "target", "--op", "bind", *at, "--initiator-address", "ALL")

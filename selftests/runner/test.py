@@ -3,7 +3,7 @@
 
     # needs-file: NAME SIZE [RECIPE [ARGUMENT...]]   a file made on the host, by selftests/recipes/RECIPE if given
     # needs-disk: NAME [ro] [4k] [512e] [volatile]   that file as a virtio disk; `disk NAME` is its device
-    # needs-target: NAME                             that file as an iSCSI LUN; `target_name NAME` is its target
+    # needs-target: NAME [digests]                    that file as an iSCSI LUN; `target_name NAME` is its target
     # needs-module: NAME...                          kernel modules
     # needs-program: NAME...                         programs of the build root; of ours with tools/ or initramfs/ before it
     # needs-memory: MIB                              of the VM (a boot of its own)
@@ -53,6 +53,8 @@ class Test:
     files: list[File] = field(default_factory=list)
     disks: list[tuple[str, list[str]]] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
+    # Which of them offer digests.
+    digests: set[str] = field(default_factory=set)
     modules: list[str] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
     memory_mib: int = 1024
@@ -108,7 +110,10 @@ class Test:
                     raise Failed(f"{self.path.name}: unknown kind of disk: {' '.join(unknown)}")
                 self.disks.append((words[0], words[1:]))
             case "target":
+                if unknown := set(words[1:]) - {"digests"}:
+                    raise Failed(f"{self.path.name}: unknown kind of target: {' '.join(unknown)}")
                 self.targets.append(words[0])
+                self.digests |= {words[0]} if words[1:] else set()
             case "module":
                 self.modules += words
             case "program":

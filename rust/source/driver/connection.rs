@@ -27,7 +27,10 @@ use imgstream_engine::session::{
     Reason,
     CONNECT_TIMEOUT_MS, //
 };
-use imgstream_proto::abi::status::Connection;
+use imgstream_proto::{
+    abi::status::Connection,
+    iscsi::digest::UNPROTECTED, //
+};
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -145,6 +148,10 @@ impl Driver {
         };
         let seconds = now_ms().saturating_sub(self.down_since_ms) / 1000;
         pr_info!("connected to the repository at {portal} after {seconds} s\n");
+        let digests = self.session.digests();
+        if link.status().protected(digests) && !digests.data {
+            pr_warn!("repository at {portal}: {UNPROTECTED}\n");
+        }
     }
 
     pub(super) fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {

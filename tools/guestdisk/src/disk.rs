@@ -139,6 +139,21 @@ pub(crate) fn newer(path: &Path) -> Result<()> {
     Ok(disk.sync_all()?)
 }
 
+/// Has connections ask for other digests.
+pub(crate) fn digest(path: &Path, policy: Policy) -> Result<()> {
+    let mut disk = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut superblock = superblock_of(&mut disk)?;
+    superblock.origin.digests = policy;
+    let mut bytes = [0; SUPERBLOCK_LEN];
+    for at in locations(&superblock).ok_or_else(|| anyhow!("no place for the superblock"))? {
+        superblock
+            .encode(at, &mut bytes, crc32c)
+            .map_err(|e| anyhow!("{e}"))?;
+        disk.write_all_at(&bytes, at)?;
+    }
+    Ok(disk.sync_all()?)
+}
+
 /// The plan for a source whose last partition is `source`.
 pub(crate) fn planned(
     disk_bytes: u64,

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use imgstream_proto::iscsi::digest::Policy;
 
 use direct::Access;
 
@@ -31,6 +32,10 @@ use direct::Access;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+fn digest_policy(word: &str) -> Result<Policy, String> {
+    Policy::parse(word).ok_or_else(|| "prefer, require or off".into())
 }
 
 #[derive(Subcommand)]
@@ -82,6 +87,14 @@ enum Command {
     Newer {
         /// The disk.
         disk: PathBuf,
+    },
+    /// Has the connections of DISK ask for digests by another policy.
+    Digest {
+        /// The disk.
+        disk: PathBuf,
+        /// prefer, require or off.
+        #[arg(value_parser = digest_policy)]
+        policy: Policy,
     },
     /// Has the settings of DISK describe a network.
     Network {
@@ -193,6 +206,7 @@ fn main() -> Result<()> {
         }
         Command::Storing { disk } => stage::storing(&disk),
         Command::Newer { disk } => disk::newer(&disk),
+        Command::Digest { disk, policy } => disk::digest(&disk, policy),
         Command::Network { disk, network } => network::write(&disk, &network),
         Command::Verify {
             device,

@@ -2,6 +2,8 @@
 //! Values on the command line: what is wrong with one is said before anything
 //! else is done.
 
+use imgstream_proto::iscsi::digest::Policy;
+
 /// A rate in KiB/s.
 pub fn rate(text: &str) -> Result<u64, String> {
     whole(text, 0, u64::MAX).ok_or_else(|| "KiB a second, as a whole number; 0: no bound".into())
@@ -15,6 +17,11 @@ pub fn seconds(text: &str) -> Result<u64, String> {
 /// The number of a LUN: what one level of addressing can say.
 pub fn lun(text: &str) -> Result<u64, String> {
     whole(text, 0, 16_383).ok_or_else(|| "a whole number from 0 to 16383 is needed".into())
+}
+
+/// Which digests connections ask for.
+pub fn digest(text: &str) -> Result<Policy, String> {
+    Policy::parse(text).ok_or_else(|| "prefer, require or off is needed".into())
 }
 
 /// The number of a partition.
@@ -42,6 +49,8 @@ mod tests {
         assert!(seconds("0").is_err() && seconds("86401").is_err());
         assert_eq!(lun("16383"), Ok(16_383));
         assert!(lun("16384").is_err() && lun("-1").is_err());
+        assert_eq!(digest("require"), Ok(Policy::Require));
+        assert!(digest("none").is_err());
         assert_eq!(partition("9"), Ok(9));
         assert!(partition("0").is_err() && partition("4294967296").is_err());
     }

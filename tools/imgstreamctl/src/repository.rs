@@ -8,6 +8,7 @@ use std::time::Duration;
 use imgstream_engine::session::MAX_CANARIES;
 use imgstream_initiator::{Canary, Client, Designator, Identity, Mismatch, Options, Reason};
 use imgstream_proto::disk::superblock::{Origin, Superblock};
+use imgstream_proto::iscsi::digest::{Policy, UNPROTECTED};
 
 use crate::args;
 use crate::disk::{Disk, SECTOR_BYTES};
@@ -35,8 +36,11 @@ pub struct Address {
     /// Number of the LUN.
     #[arg(long, default_value_t = 1, value_parser = args::lun, allow_negative_numbers = true)]
     pub lun: u64,
+    /// Whether bytes that come from the portal are protected by checksums: prefer, require, or off.
+    #[arg(long, value_name = "POLICY", default_value = "prefer", value_parser = args::digest)]
+    pub digest: Policy,
     /// A published image in a file instead of behind a portal.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["portal", "target", "lun"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["portal", "target", "lun", "digest"])]
     pub image: Option<PathBuf>,
 }
 
@@ -52,6 +56,9 @@ pub struct Behind {
     /// Number of the LUN.
     #[arg(long, default_value_t = 1, value_parser = args::lun, allow_negative_numbers = true)]
     lun: u64,
+    /// Whether bytes that come from the portal are protected by checksums: prefer, require, or off.
+    #[arg(long, value_name = "POLICY", default_value = "prefer", value_parser = args::digest)]
+    digest: Policy,
 }
 
 impl From<Behind> for Address {
@@ -60,6 +67,7 @@ impl From<Behind> for Address {
             portal: Some(behind.portal),
             target: Some(behind.target),
             lun: behind.lun,
+            digest: behind.digest,
             image: None,
         }
     }
@@ -89,8 +97,12 @@ impl Address {
         let initiator_name = initiator_name(Path::new(INITIATOR_FILE), Path::new(MACHINE_ID));
         let portals = portal::resolve(portal)?;
         let mut options = Options::new(&portals, target, self.lun, &initiator_name);
+        options.digests = self.digest;
         options.tell = |trouble| eprintln!("{trouble}");
         let client = Client::open(options).map_err(|error| failed(target, &error))?;
+        if !client.digests().data {
+            eprintln!("repository at {}: {UNPROTECTED}", client.portal());
+        }
         let found_bytes = u64::from(client.block_bytes());
         if found_bytes != SECTOR_BYTES {
             let place = format!("LUN {} of {target}", self.lun);
@@ -102,6 +114,7 @@ impl Address {
             lun: self.lun,
             designator: client.identity(),
             initiator_name,
+            digest: self.digest,
             client,
         })
     }
@@ -119,6 +132,8 @@ pub struct Remote {
     pub designator: Designator,
     /// Our name.
     pub initiator_name: String,
+    /// Which digests connections to it ask for.
+    pub digest: Policy,
     client: Client,
 }
 
@@ -203,6 +218,7 @@ fn options(superblock: &Superblock) -> Option<Options> {
         Some((&kind, value)) => Designator::new(kind, value)?,
         None => Designator::NONE,
     };
+    options.digests = origin.digests;
     options.patience = RECOGNISED_WITHIN;
     options.identity = Some(Identity {
         capacity_bytes: image.lun_bytes,

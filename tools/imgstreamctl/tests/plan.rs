@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use imgstream_engine::pair;
 use imgstream_proto::disk::superblock::{Superblock, SUPERBLOCK_LEN};
 use imgstream_proto::disk::State;
+use imgstream_proto::iscsi::digest::Policy;
 use imgstreamctl::disk::Disk;
 use imgstreamctl::medium::DiskMedium;
 use imgstreamctl::ondisk;
@@ -77,6 +78,7 @@ fn survey(source: &Path, lun: &Path) -> Survey {
         portal: None,
         target: None,
         lun: 1,
+        digest: Policy::Prefer,
         image: Some(lun.to_path_buf()),
     };
     Survey::of(&address, Some(source), None)

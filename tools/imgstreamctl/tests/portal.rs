@@ -11,7 +11,8 @@ use std::sync::Arc;
 use common::{imgstreamctl, make, prepare, published, Recipe, MIB};
 use imgstream_proto::disk::settings::{Method, Network};
 use imgstream_proto::disk::State;
-use imgstream_testtarget::{Fault, LoginFault, Plan, Server, Target};
+use imgstream_proto::iscsi::digest::Policy;
+use imgstream_testtarget::{Fault, LoginFault, Plan, Server, Target, Willing};
 use imgstreamctl::medium::DiskMedium;
 use imgstreamctl::plan::Survey;
 use imgstreamctl::publish::ReadAt;
@@ -100,6 +101,53 @@ fn a_target_that_is_not_there() {
     refused(&server, NAME, Exit::PortalUnreachable, sentence);
 }
 
+/// What `plan --digest POLICY` says through a portal that knows digests, or not.
+fn plan_with_digests(policy: &str, willing: Willing) -> (i32, String) {
+    let made = make(&Recipe::default());
+    let (lun, _, _) = prepare(&made, &[]);
+    let server = serve(fs::read(lun).unwrap(), |target| {
+        target.settings.header_digest = willing;
+        target.settings.data_digest = willing;
+    });
+    let source = source();
+    let (code, _, stderr) = imgstreamctl(&[
+        "plan",
+        "--disk",
+        source.image.to_str().unwrap(),
+        "--portal",
+        &server.address().to_string(),
+        "--target",
+        NAME,
+        "--digest",
+        policy,
+    ]);
+    assert_eq!(server.target().violations, Vec::<String>::new());
+    (code, stderr)
+}
+
+#[test]
+fn the_policy_of_digests_is_kept_and_unprotected_data_is_warned_of() {
+    let unreachable = i32::from(Exit::PortalUnreachable.code());
+    let table = [
+        ("prefer", Willing::Offer, 0, ""),
+        ("prefer", Willing::Never, 0, "data travels unprotected"),
+        ("require", Willing::Offer, 0, ""),
+        (
+            "require",
+            Willing::Never,
+            unreachable,
+            "HeaderDigest is required",
+        ),
+        ("off", Willing::Offer, 0, "data travels unprotected"),
+    ];
+    for (policy, willing, exit, words) in table {
+        let (code, stderr) = plan_with_digests(policy, willing);
+        assert_eq!(code, exit, "{policy} {willing:?}: {stderr}");
+        assert!(stderr.contains(words), "{policy} {willing:?}: {stderr}");
+        assert_eq!(stderr.is_empty(), words.is_empty(), "{stderr}");
+    }
+}
+
 /// Two images of the same size, which one target could offer under one name.
 struct Pair {
     made: common::Made,
@@ -134,6 +182,7 @@ fn address(server: &Server) -> Address {
         portal: Some(server.address().to_string()),
         target: Some(NAME.into()),
         lun: 1,
+        digest: Policy::Prefer,
         image: None,
     }
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Reads a whole logical unit and says how fast: `throughput PORTAL TARGET LUN [PASSES [FILE]]`. With FILE, every byte
-//! is compared with it.
+//! Reads a whole logical unit and says how fast: `throughput PORTAL TARGET LUN [PASSES [FILE [POLICY]]]`. With FILE,
+//! every byte is compared with it. POLICY says which digests are asked for.
 
 use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
-use imgstream_initiator::Client;
+use imgstream_initiator::{Client, Options, Policy};
 
 /// Bytes read by one call: 64 commands of 256 KiB.
 const CALL_BYTES: u64 = 16 << 20;
@@ -16,15 +16,20 @@ const CALL_BYTES: u64 = 16 << 20;
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [portal, target, lun, rest @ ..] = &args[..] else {
-        return Err("usage: throughput PORTAL TARGET LUN [PASSES [FILE]]".into());
+        return Err("usage: throughput PORTAL TARGET LUN [PASSES [FILE [POLICY]]]".into());
     };
     let passes = rest.first().map_or(Ok(1), |p| p.parse::<u32>())?;
     let file = rest.get(1).map(File::open).transpose()?;
     let me = "iqn.2026-11.example.imgstream:throughput";
-    let mut client = Client::connect(&[portal.parse()?], target, lun.parse()?, me)?;
+    let mut options = Options::new(&[portal.parse()?], target, lun.parse()?, me);
+    if let Some(word) = rest.get(2) {
+        options.digests = Policy::parse(word).ok_or("POLICY is prefer, require or off")?;
+    }
+    let mut client = Client::open(options)?;
     println!(
-        "{} bytes, designator type {} {:02x?}",
+        "{} bytes, digests: {}, designator type {} {:02x?}",
         client.capacity(),
+        client.digests(),
         client.identity().kind(),
         client.identity().value()
     );

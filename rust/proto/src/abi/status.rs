@@ -75,6 +75,9 @@ attributes! {
     Connection = "connection";
     /// Seconds since the connection entered that state.
     ConnectionSince = "connection_since";
+    /// What the connection protects by digests, the last one if there is none: `header+data`, `header`, `data` or `none`;
+    /// [`UNKNOWN`].
+    Digests = "digests";
     /// Connections lost since the disk was attached.
     Reconnects = "reconnects";
     /// `on` or `off`, then the minimum and the maximum rate in KiB/s.
@@ -106,6 +109,9 @@ pub const DIRECTORY: &str = "/sys/block/imgstream0/imgstream";
 
 /// The word of [`Attribute::FillStuck`] and [`Attribute::LastError`] if there is nothing to say.
 pub const NONE: &str = "none";
+
+/// The word of [`Attribute::Digests`] before the first connection.
+pub const UNKNOWN: &str = "unknown";
 
 /// The word of [`Attribute::Commit`] for a commit that cannot go on by itself.
 pub const COMMIT_STOPPED: &str = "stopped";

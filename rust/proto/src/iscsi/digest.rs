@@ -7,6 +7,10 @@ use core::fmt;
 /// Bytes of a digest on the wire.
 pub const DIGEST_BYTES: usize = 4;
 
+/// What is said where data has no digest.
+pub const UNPROTECTED: &str =
+    "data travels unprotected; a byte that changes on the way may not be noticed";
+
 /// The digest of bytes whose CRC-32C is `crc`, as it is sent (13.1): the remainder's first coefficient is bit 7 of the
 /// first byte, which for the reflected CRC is its little-endian form.
 pub const fn encode(crc: u32) -> [u8; DIGEST_BYTES] {

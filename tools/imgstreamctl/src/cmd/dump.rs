@@ -118,6 +118,7 @@ fn superblock(sb: &Superblock) -> Value {
         "portals": portals,
         "initiator_name": sb.origin.initiator_name.as_str(),
         "isid": hex(&sb.origin.isid),
+        "digests": sb.origin.digests.word(),
         "places": {
             "boot_list": sb.places.boot_list.map(place),
             "map": sb.places.map.map(place),

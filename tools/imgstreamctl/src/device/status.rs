@@ -5,8 +5,9 @@ use std::io;
 use std::path::Path;
 
 use imgstream_proto::abi::status::{
-    Attribute, Connection, COMMIT_STOPPED, DIRECTORY, NONE, WRONG_IMAGE,
+    Attribute, Connection, COMMIT_STOPPED, DIRECTORY, NONE, UNKNOWN, WRONG_IMAGE,
 };
+use imgstream_proto::iscsi::digest::UNPROTECTED;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -34,6 +35,7 @@ pub struct Status {
     pub portal: String,
     pub connection: String,
     pub connection_since_s: u64,
+    pub digests: String,
     pub reconnects: u64,
     pub fill: String,
     pub fill_stuck: String,
@@ -78,6 +80,7 @@ impl Status {
             portal: file.text(Attribute::Portal)?,
             connection: file.text(Attribute::Connection)?,
             connection_since_s: file.number(Attribute::ConnectionSince)?,
+            digests: file.text(Attribute::Digests)?,
             reconnects: file.number(Attribute::Reconnects)?,
             fill: file.text(Attribute::Fill)?,
             fill_stuck: file.text(Attribute::FillStuck)?,
@@ -147,6 +150,17 @@ impl Status {
         }
     }
 
+    /// What of the repository's bytes is protected on their way, if any came.
+    fn digests_in_words(&self) -> Option<String> {
+        match self.digests.as_str() {
+            UNKNOWN => None,
+            digests @ ("none" | "header") if !self.independent => {
+                Some(format!("{digests}: {UNPROTECTED}"))
+            }
+            digests => Some(digests.into()),
+        }
+    }
+
     /// A screenful for a person.
     pub fn human(&self) -> String {
         let mut text = String::new();
@@ -181,6 +195,9 @@ impl Status {
                 bytes(self.fetched_bytes)
             ),
         );
+        if let Some(what) = self.digests_in_words() {
+            line("digests", what);
+        }
         line("fill", self.fill_in_words());
         if let Some(what) = self.fill_stuck() {
             line("missing", what.into());
@@ -237,6 +254,7 @@ mod tests {
                 Attribute::Portal => "192.0.2.1:3260",
                 Attribute::Connection => "disconnected: no answer",
                 Attribute::FillStuck => "none",
+                Attribute::Digests => "unknown",
                 _ => "7",
             };
             std::fs::write(directory.join(attribute.file()), format!("{value}\n")).unwrap();
@@ -274,6 +292,28 @@ mod tests {
         status.fill_stuck = trouble.to_string();
         let expected = format!("missing      {trouble}\n");
         assert!(status.human().contains(&expected), "{}", status.human());
+    }
+
+    #[test]
+    fn data_that_travels_unprotected_is_warned_of() {
+        let said = |digests: &str, independent| {
+            let mut status = Status::example();
+            status.digests = digests.into();
+            status.independent = independent;
+            let human = status.human();
+            let line = human.lines().find_map(|line| line.strip_prefix("digests "));
+            line.map(|line| line.trim().to_string())
+        };
+        assert_eq!(said("unknown", false), None);
+        for whole in ["header+data", "data"] {
+            assert_eq!(said(whole, false).unwrap(), whole);
+        }
+        for part in ["none", "header"] {
+            let line = said(part, false).unwrap();
+            assert!(line.starts_with(&format!("{part}: data travels unprotected")));
+            // Nothing comes any more.
+            assert_eq!(said(part, true).unwrap(), part);
+        }
     }
 
     #[test]

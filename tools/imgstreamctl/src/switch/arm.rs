@@ -10,7 +10,6 @@ use imgstream_proto::disk::superblock::{
     Canary, Checkpoint, ImageIdentity, Name, Origin, Portal, Superblock, Vpd83,
 };
 use imgstream_proto::disk::{State, BLOCK_BYTES};
-use imgstream_proto::iscsi::digest::Policy;
 
 use super::custom_cfg::Entry;
 use super::payload::{self, After, Control, Facts};
@@ -97,7 +96,7 @@ fn origin(remote: &Remote, uuid: &[u8; 16]) -> Result<Origin> {
             .ok_or_else(|| long("the initiator's name"))?,
         // RFC 7143 section 11.12.5: type 10b, a random number and a qualifier.
         isid: [0x80, a, b, c, d, 0],
-        digests: Policy::default(),
+        digests: remote.digest,
     })
 }
 
