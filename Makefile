@@ -31,7 +31,7 @@ help:
 	@echo 'Times are in Documentation/development.rst.'
 	@echo 'Variables: IMGSTREAM_CACHE (default ~/.cache/imgstream), IMGSTREAM_BUILD (build), IMGSTREAM_MIRROR,'
 	@echo '  IMGSTREAM_KERNEL (a series of scripts/kernel-series), IMGSTREAM_ACCEL (for QEMU), NATIVE=1 (no build root),'
-	@echo '  DESTDIR and KVER (for install), TESTS (for selftest), KERNEL (stock or debug),'
+	@echo '  DESTDIR and KVER (for install), TESTS (for selftest), KERNEL (stock, debug or debug-long),'
 	@echo '  IMGSTREAM_JOBS (virtual machines that selftest runs at a time)'
 
 .PHONY: module tools test-unit selftest kunit e2e demo lint format

@@ -51,10 +51,17 @@ need_namespace() {
 		die "no mount and PID namespace can be made here: run as root, or where users may make namespaces"
 }
 
-# kernel_flavor: which kernel to build for and to boot: Debian's own (stock), or one with every detector on (debug).
+# kernel_flavor: which kernel to build for and to boot: Debian's own (stock), one with every detector on (debug), or that one
+# with more file systems (debug-long).
 kernel_flavor() {
 	case ${IMGSTREAM_FLAVOR:-stock} in
-	stock | debug) printf '%s\n' "${IMGSTREAM_FLAVOR:-stock}" ;;
-	*) die "KERNEL=$IMGSTREAM_FLAVOR: stock or debug is possible" ;;
+	stock | debug | debug-long) printf '%s\n' "${IMGSTREAM_FLAVOR:-stock}" ;;
+	*) die "KERNEL=$IMGSTREAM_FLAVOR: stock, debug or debug-long is possible" ;;
 	esac
+}
+
+# debug_config: the configuration of a debug kernel.
+debug_config() {
+	cat "$top/scripts/debug.config"
+	[ "$(kernel_flavor)" != debug-long ] || cat "$top/scripts/debug-long.config"
 }

@@ -14,7 +14,7 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl sfdisk losetup mount
 # needs-program: mke2fs e2fsck mkfs.xfs xfs_repair mkfs.btrfs btrfs
 # needs-own-boot: reads the kernel log
-# needs-kernel: stock
+# needs-kernel: stock debug-long
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

@@ -11,7 +11,7 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget mke2fs mkswap fstrim smartctl
 # needs-program: hdparm blkid lsblk wipefs blockdev blkdiscard fdisk sfdisk partx partprobe parted
 # needs-own-boot: reads the kernel log
-# needs-kernel: stock
+# needs-kernel: stock debug-long
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

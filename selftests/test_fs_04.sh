@@ -11,7 +11,7 @@
 # needs-program: /usr/lib/x86_64-linux-gnu/libblkid.so.1 /usr/lib/udev/rules.d/60-block.rules
 # needs-program: /usr/lib/udev/rules.d/60-persistent-storage.rules /usr/lib/udev/rules.d/64-ext4.rules
 # needs-own-boot: runs udev
-# needs-kernel: stock
+# needs-kernel: stock debug-long
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

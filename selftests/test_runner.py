@@ -153,6 +153,9 @@ class Head(unittest.TestCase):
         self.assertEqual((test.flavors, test.own_boot, test.cmdline), (["debug"], True, ["a=1", "b"]))
         self.assertEqual((test.own_modules, test.faults), (["x/y.ko"], ["BUG: .* x"]))
         self.assertEqual(self.read("#!/bin/sh\n").flavors, ["stock", "debug"])
+        for flavors, long in ("stock", False), ("debug", True), ("stock debug-long", True), ("stock debug", True):
+            self.assertEqual(self.read(f"#!/bin/sh\n# needs-kernel: {flavors}\n").runs_on("debug-long"), long)
+        self.assertFalse(self.read("#!/bin/sh\n# needs-kernel: stock debug-long\n").runs_on("debug"))
         self.assertTrue(self.read("#!/bin/sh\n# needs-long: hours\n").long)
 
     def test_mistakes_are_refused(self) -> None:

@@ -28,7 +28,7 @@ def _chosen(names: list[str]) -> list[Test]:
         if name not in known:
             raise Failed(f"there is no test {name}; there are: {', '.join(known)}")
     tests = [read_test(known[name]) for name in wanted]
-    elsewhere = [test.name for test in tests if flavor() not in test.flavors]
+    elsewhere = [test.name for test in tests if not test.runs_on(flavor())]
     if names and elsewhere:
         raise Failed(f"{', '.join(elsewhere)}: not for the {flavor()} kernel")
     later = [test.name for test in tests if test.long and not names and not os.environ.get("IMGSTREAM_LONG")]

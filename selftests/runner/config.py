@@ -27,7 +27,7 @@ def _answer(*command: Path | str) -> str:
 
 
 def flavor() -> str:
-    """Which kernel is tested: stock or debug."""
+    """Which kernel is tested: stock, debug, or debug-long, which is the debug kernel with more in it."""
     return os.environ.get("IMGSTREAM_FLAVOR", "stock")
 
 
@@ -60,7 +60,7 @@ def kernel() -> Kernel:
     release = (tree / "include/config/kernel.release").read_text(encoding="ascii").strip()
     # While the kernel identifies its CPU (identify_cpu) it does not know for a moment how many levels its page tables have,
     # and takes what an interrupt does then for a wild access. There is no such moment with four.
-    return Kernel(release, tree / "arch/x86/boot/bzImage", tree / "install", BUILD / "module-debug", 2, "no5lvl")
+    return Kernel(release, tree / "arch/x86/boot/bzImage", tree / "install", BUILD / f"module-{flavor()}", 2, "no5lvl")
 
 
 def stock_kernel() -> Kernel:

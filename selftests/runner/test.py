@@ -9,7 +9,7 @@
     # needs-memory: MIB                              of the VM (a boot of its own)
     # needs-own-boot: REASON                         no other test in the same boot
     # needs-cmdline: WORD...                         on the kernel's command line (a boot of its own)
-    # needs-kernel: debug                            runs on that kernel only
+    # needs-kernel: FLAVOR...                        runs on these kernels only
     # needs-long: REASON                             runs only in make check-long, or when named
     # needs-own-module: PATH...                      other modules of ours, below the module's build directory; not loaded
     # needs-fault: REGEX                             a fault that has to be in the kernel's log, and is no failure
@@ -70,6 +70,10 @@ class Test:
     def name(self) -> str:
         """Its name."""
         return self.path.stem
+
+    def runs_on(self, flavor: str) -> bool:
+        """Whether it is for this kernel; what debug has, debug-long has, too."""
+        return flavor in self.flavors or (flavor == "debug-long" and "debug" in self.flavors)
 
     def directory(self) -> Path:
         """Where its files are made."""
