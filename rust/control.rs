@@ -42,7 +42,8 @@ static OPERATIONS: FileOperations<Manager> = FileOperations::new(&crate::THIS_MO
 ///
 /// Fields are dropped in this order: first nobody can come in any more, then the disk is detached.
 pub(crate) struct Entrance {
-    _device_file: Pin<KBox<Registration<Manager>>>,
+    // None if there was no memory for it, and a disk is attached all the same.
+    _device_file: Option<Pin<KBox<Registration<Manager>>>>,
     manager: Arc<Manager>,
 }
 
@@ -54,16 +55,19 @@ impl Entrance {
             manager.attach(path).map_err(errno)?;
         }
         let registration = Registration::new(c"imgstream-control", &OPERATIONS, manager.clone());
-        match KBox::pin_init(registration, GFP_KERNEL) {
-            Ok(device_file) => Ok(Self {
-                _device_file: device_file,
-                manager,
-            }),
-            Err(error) => {
-                manager.close();
-                Err(error)
+        let device_file = match KBox::pin_init(registration, GFP_KERNEL) {
+            Ok(device_file) => Some(device_file),
+            Err(error) if disk.is_none() => return Err(error),
+            // The disk may be in use already, and the code of a module that fails to load goes at once.
+            Err(_) => {
+                pr_err!("no /dev/imgstream-control: there was no memory for it\n");
+                None
             }
-        }
+        };
+        Ok(Self {
+            _device_file: device_file,
+            manager,
+        })
     }
 }
 

@@ -16,25 +16,6 @@
 whole=/dev/imgstream0
 module=/modules/imgstream.ko
 
-# sweep STEP ARGUMENT...: what it says is shown.
-sweep() {
-	sweep_step=$1
-	if sweep_output=$($guestdisk faults ${LONG:+--all} "$@" 2>&1); then
-		note "$sweep_step: $sweep_output"
-	else
-		note "$sweep_output"
-		return 1
-	fi
-}
-
-# want_of_memory TEXT STEP ARGUMENT...: nothing but that made a call fail.
-want_of_memory() {
-	want_text=$1
-	shift
-	sweep "$@" || { fail "$want_text" && return; }
-	equal "$want_text" "" "$(printf '%s\n' "$sweep_output" | sed 1d | grep -v 'memory')"
-}
-
 # no_failure TEXT STEP ARGUMENT...
 no_failure() {
 	want_text=$1

@@ -500,3 +500,23 @@ faults_within() {
 fault_set() {
 	echo "$3" >"/sys/kernel/debug/$1/$2"
 }
+
+# sweep STEP ARGUMENT...: makes the call with its first allocation failing, with its second one and so on; what that says is
+# shown.
+sweep() {
+	sweep_step=$1
+	if sweep_output=$($guestdisk faults ${LONG:+--all} "$@" 2>&1); then
+		note "$sweep_step: $sweep_output"
+	else
+		note "$sweep_output"
+		return 1
+	fi
+}
+
+# want_of_memory TEXT STEP ARGUMENT...: sweeps; nothing but that made a call fail.
+want_of_memory() {
+	want_text=$1
+	shift
+	sweep "$@" || { fail "$want_text" && return; }
+	equal "$want_text" "" "$(printf '%s\n' "$sweep_output" | sed 1d | grep -v 'memory')"
+}

@@ -5,6 +5,7 @@
 //! (Documentation/fault-injection/fault-injection.rst there, "fail-nth").
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
@@ -31,6 +32,9 @@ pub(crate) enum Step {
     Insmod {
         /// Its file.
         module: PathBuf,
+        /// Its parameters.
+        #[arg(default_value = "")]
+        parameters: String,
     },
     /// Unloading imgstream.
     Rmmod {
@@ -86,6 +90,9 @@ pub(crate) fn sweep(step: &Step, all: bool) -> Result<()> {
     while nth < MOST_PLACES {
         nth += if all { 1 } else { 1 + nth / 8 };
         let tried = step.attempt(nth)?;
+        if tried.outcome.is_ok() && tried.met && step.is_final() {
+            return report(nth, &failures);
+        }
         match &tried.outcome {
             Ok(()) => step
                 .undo()
@@ -103,9 +110,6 @@ pub(crate) fn sweep(step: &Step, all: bool) -> Result<()> {
                 "nothing was allocated: are the fault attributes set up?"
             );
             return report(nth - 1, &failures);
-        }
-        if tried.outcome.is_ok() && step.is_final() {
-            return report(nth, &failures);
         }
     }
     bail!("{MOST_PLACES} places, and no end")
@@ -143,9 +147,10 @@ impl Step {
     /// The call; what it needs is made ready before faults are ordered.
     fn attempt(&self, nth: u32) -> Result<Tried> {
         match self {
-            Step::Insmod { module } => {
+            Step::Insmod { module, parameters } => {
                 let file = open(module)?;
-                under_fault(nth, || finit_module(&file, c"", 0))
+                let parameters = CString::new(parameters.as_str())?;
+                under_fault(nth, || finit_module(&file, &parameters, 0))
             }
             Step::Rmmod { .. } => under_fault(nth, || delete_module(c"imgstream", 0)),
             Step::Read { device, block } => {
@@ -188,7 +193,12 @@ impl Step {
     /// Makes ready for the next call.
     fn undo(&self) -> Result<()> {
         match self {
-            Step::Insmod { .. } => delete_module(c"imgstream", 0)?,
+            Step::Insmod { parameters, .. } => {
+                if !parameters.is_empty() {
+                    Control::open()?.detach()?;
+                }
+                delete_module(c"imgstream", 0)?;
+            }
             Step::Rmmod { module } => finit_module(open(module)?, c"", 0)?,
             Step::Attach { .. } => Control::open()?.detach()?,
             Step::Detach { disk } => Control::open()?.attach(disk)?,
@@ -209,9 +219,14 @@ impl Step {
         )
     }
 
-    /// Whether it can succeed only once.
+    /// Whether it can succeed only once, or has succeeded in a way that nothing undoes.
     fn is_final(&self) -> bool {
-        matches!(self, Step::Commit)
+        match self {
+            Step::Commit => true,
+            // The disk is attached, and the file that could detach it found no memory.
+            Step::Insmod { parameters, .. } => !parameters.is_empty() && Control::open().is_err(),
+            _ => false,
+        }
     }
 }
 
