@@ -245,8 +245,9 @@ impl Head {
         let apart = first.sectors < bio.sectors();
         let streamed = match first.piece.place {
             // A front part that is not of one kind any more, or one that comes from a worker: they must not wait for a front
-            // part, and the stream queue takes blocks of any kind.
-            _ if apart && (bio.is_marked() || member.read_splits.has_made(&bio)) => true,
+            // part, and the stream queue takes blocks of any kind. Nor may the feeder, which all front parts may wait for.
+            _ if apart && (way == Way::Feed || bio.is_marked()) => true,
+            _ if apart && member.read_splits.has_made(&bio) => true,
             Place::Home | Place::Slot => bio.is_marked(),
             Place::Zero => false,
             Place::Absent => wanted,
