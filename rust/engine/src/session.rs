@@ -26,7 +26,9 @@ mod complaint;
 mod config;
 mod credentials;
 mod digest;
+mod events;
 mod full;
+mod history;
 mod identify;
 mod login;
 mod reads;
@@ -54,6 +56,7 @@ pub use reason::{ChapFault, Mismatch, ReadError, Reason, Violation};
 
 use backoff::Backoff;
 use chap::Chap;
+use history::History;
 use identify::Identify;
 use login::Login;
 use reads::Reads;
@@ -207,6 +210,7 @@ pub struct Session<B> {
     flow: timers::Flow,
     clock: timers::Clock,
     backoff: Backoff,
+    history: History,
 }
 
 impl<B: DerefMut<Target = [u8]>> Session<B> {
@@ -238,6 +242,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             flow: timers::Flow::new(),
             clock: timers::Clock::new(),
             backoff: Backoff::new(config.seed),
+            history: History::new(),
             config,
             scratch,
         })
@@ -361,11 +366,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     /// The one reaction.
     fn end(&mut self, reason: Reason) {
-        if self.stage == Stage::Ready
-            && self.clock.since_ready(self.now) >= self.config.timing.settled
-        {
-            self.backoff.succeeded();
-        }
+        let reason = self.judge_history(reason);
         // 13.15: what the target asked for goes before our own haste.
         let floor_ms = u64::from(self.login.agreed().time2wait_s).saturating_mul(1000);
         let floor_ms = if self.stage == Stage::Login {
@@ -374,7 +375,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             floor_ms
         };
         self.backoff
-            .failed(&self.config.timing, reason.is_refusal(), floor_ms);
+            .failed(&self.config.timing, reason.is_slow(), floor_ms);
         self.reset();
         self.stage = Stage::Down;
         self.last_reason = Some(reason);
@@ -388,8 +389,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             Reason::Changed(sense) => sense.key == key::ILLEGAL_REQUEST,
             _ => false,
         };
-        if its_fault {
-            self.reads.strike(read);
+        if its_fault && self.reads.strike(read) {
+            self.history.culprit_is_gone();
         }
         self.end(reason);
     }

@@ -113,6 +113,11 @@ impl Driver {
         }
         let was_ready = link.status().ready();
         self.session.disconnected(now_ms());
+        // The session has seen more than this one end.
+        let reason = match self.session.last_reason() {
+            Some(why @ Reason::Contested) => Line::of(why),
+            _ => reason,
+        };
         if was_ready && !self.closing {
             let counters = link.status().counters();
             counters.reconnects.fetch_add(1, Ordering::Relaxed);

@@ -125,8 +125,11 @@ impl Link {
             self.connect()?;
         }
         if let Err(error) = self.exchange(chunks) {
-            self.trouble = Some(Cause::Link(error));
             self.drop_socket();
+            self.trouble = Some(match self.session.last_reason() {
+                Some(why @ Reason::Contested) => Cause::Session(why),
+                _ => Cause::Link(error),
+            });
             self.next_portal()?;
         }
         match self.event(chunks) {

@@ -16,6 +16,16 @@ use crate::login::Login;
 use crate::wire::{Ending, Sent};
 use crate::{Settings, Target};
 
+/// Slow sending.
+struct Drip {
+    /// Bytes of what is to be sent that are not slow.
+    fast: usize,
+    /// The others come so many at a time,
+    bytes: usize,
+    /// with this pause after each piece.
+    pause_ms: u64,
+}
+
 /// A connection of one initiator.
 pub struct Connection {
     pub(crate) number: u32,
@@ -24,8 +34,8 @@ pub struct Connection {
     pub(crate) ready: Vec<Vec<u8>>,
     pub(crate) sent: Sent,
     out: Vec<u8>,
-    /// Bytes of `out` before those that come one at a time, and the pause between these.
-    drip: Option<(usize, u64)>,
+    /// How it sends more slowly than it could.
+    drip: Option<Drip>,
     ending: Ending,
     /// A logout was answered.
     logged_out: bool,
@@ -101,10 +111,10 @@ impl Connection {
     /// Bytes for the initiator, up to `max`. After them nothing may be sent for [`Self::pause_ms`].
     pub fn take_out(&mut self, max: usize) -> Vec<u8> {
         let max = match &mut self.drip {
-            Some((0, _)) => max.min(1),
-            Some((fast, _)) => {
-                let max = max.min(*fast);
-                *fast -= max.min(self.out.len());
+            Some(drip) if drip.fast == 0 => max.min(drip.bytes),
+            Some(drip) => {
+                let max = max.min(drip.fast);
+                drip.fast -= max.min(self.out.len());
                 max
             }
             None => max,
@@ -115,16 +125,19 @@ impl Connection {
 
     /// How long to wait before more bytes are taken out.
     pub fn pause_ms(&self) -> u64 {
-        match self.drip {
-            Some((0, pause_ms)) => pause_ms,
-            _ => 0,
-        }
+        let slow = self.drip.as_ref().filter(|drip| drip.fast == 0);
+        slow.map_or(0, |drip| drip.pause_ms)
     }
 
     /// Whether the connection has ended: nothing more comes.
     pub fn is_over(&self) -> bool {
         let ends = !matches!(self.ending, Ending::Open | Ending::Stall);
         ends && self.out.is_empty()
+    }
+
+    /// Its number, counted from 0.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// How it ends, or has ended.
@@ -139,9 +152,13 @@ impl Connection {
         }
     }
 
-    /// What is sent from `fast` bytes on comes one byte at a time.
-    pub(crate) fn drip_from(&mut self, fast: usize, pause_ms: u64) {
-        self.drip = Some((self.out.len() + fast, pause_ms));
+    /// What is sent from `fast` bytes on comes in pieces.
+    pub(crate) fn drip_from(&mut self, fast: usize, bytes: usize, pause_ms: u64) {
+        self.drip = Some(Drip {
+            fast: self.out.len() + fast,
+            bytes,
+            pause_ms,
+        });
     }
 
     /// Whether the login is through.
@@ -202,11 +219,9 @@ impl Connection {
     ) {
         self.expect(target, cmd_sn == self.exp_cmd_sn.0, "CmdSN");
         // The initiator may not have seen the last statuses yet, but it cannot have seen more than were sent.
-        self.expect(
-            target,
-            Sna(exp_stat_sn).not_after(self.stat_sn),
-            "ExpStatSN",
-        );
+        let unseen = self.stat_sn.since(Sna(exp_stat_sn));
+        self.expect(target, unseen.is_some(), "ExpStatSN");
+        target.unacknowledged = unseen.unwrap_or(0);
         if !immediate {
             self.expect(
                 target,

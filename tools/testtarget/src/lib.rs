@@ -28,6 +28,7 @@ pub use server::Server;
 pub use store::Store;
 pub use wire::{Damage, Ending, Phase};
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -132,6 +133,12 @@ pub struct Target {
     pub logouts: u32,
     /// What it saw of CHAP.
     pub chap: ChapLog,
+    /// Statuses sent that the last request did not acknowledge.
+    pub unacknowledged: u32,
+    /// The connection of each session, by initiator name and ISID.
+    sessions: BTreeMap<(String, [u8; 6]), u32>,
+    /// Connections of sessions that were ended by a new login of the same name.
+    displaced: Vec<u32>,
     /// Most READ(16) commands that came in one go.
     pub deepest: u32,
 }
@@ -152,6 +159,9 @@ impl Target {
             pings: 0,
             logouts: 0,
             chap: ChapLog::default(),
+            unacknowledged: 0,
+            sessions: BTreeMap::new(),
+            displaced: Vec::new(),
             deepest: 0,
         }
     }
@@ -170,6 +180,18 @@ impl Target {
             self.store = Arc::clone(store);
         }
         Connection::new(number, &self.settings)
+    }
+
+    /// A login came through: it ends the session of the same name (RFC 7143 section 6.3.5).
+    fn reinstate(&mut self, connection: u32, initiator: String, isid: [u8; 6]) {
+        let old = self.sessions.insert((initiator, isid), connection);
+        self.displaced.extend(old);
+    }
+
+    /// Connections that whoever carries the bytes has to close: their sessions were ended. Each is named once; some may be
+    /// closed already.
+    pub fn take_displaced(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.displaced)
     }
 
     /// The fault that is to be played at the `nth` event of its kind on a connection; it is used up by that.

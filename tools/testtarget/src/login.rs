@@ -16,6 +16,7 @@ use crate::Target;
 /// One login.
 pub(crate) struct Login {
     first: Option<LoginRequest>,
+    initiator: String,
     answers: u32,
     /// Text that is still to be sent in pieces.
     rest: Vec<u8>,
@@ -32,6 +33,7 @@ impl Login {
     pub(crate) fn new() -> Self {
         Self {
             first: None,
+            initiator: String::new(),
             answers: 0,
             rest: Vec::new(),
             agreed: false,
@@ -84,6 +86,7 @@ impl Connection {
         if done {
             target.logins += 1;
             self.digests = self.agreed;
+            target.reinstate(self.number, login.initiator, request.isid);
         } else {
             self.login = Some(login);
         }
@@ -211,6 +214,9 @@ impl Connection {
             );
         }
         for (key, value) in &pairs {
+            if *key == "InitiatorName" {
+                login.initiator = value.to_string();
+            }
             if *key == "MaxRecvDataSegmentLength" {
                 self.peer_max_recv = parse_number(value).unwrap_or(0);
             }

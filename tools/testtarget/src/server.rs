@@ -20,7 +20,18 @@ struct Shared {
     target: Mutex<Target>,
     stopped: AtomicBool,
     /// Those that are open; each belongs to its thread, so that it is closed when that ends.
-    sockets: Mutex<Vec<Weak<TcpStream>>>,
+    sockets: Mutex<Vec<(u32, Weak<TcpStream>)>>,
+}
+
+impl Shared {
+    /// Ends connections, by their numbers.
+    fn disconnect(&self, which: impl Fn(u32) -> bool) {
+        for (number, socket) in &*lock(&self.sockets) {
+            if let Some(socket) = socket.upgrade().filter(|_| which(*number)) {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
 }
 
 /// A target that listens.
@@ -61,10 +72,7 @@ impl Server {
 
     /// Ends all connections; new ones are taken.
     pub fn disconnect_all(&self) {
-        let sockets = std::mem::take(&mut *lock(&self.shared.sockets));
-        for socket in sockets.iter().filter_map(Weak::upgrade) {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
+        self.shared.disconnect(|_| true);
     }
 
     /// Waits until the listener ends, which it only does when it is stopped.
@@ -99,11 +107,11 @@ fn listen(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(socket) = socket else { continue };
         let _ = socket.set_nodelay(true);
         let socket = Arc::new(socket);
-        let mut sockets = lock(&shared.sockets);
-        sockets.retain(|socket| socket.strong_count() != 0);
-        sockets.push(Arc::downgrade(&socket));
-        drop(sockets);
         let connection = lock(&shared.target).accept();
+        let mut sockets = lock(&shared.sockets);
+        sockets.retain(|(_, socket)| socket.strong_count() != 0);
+        sockets.push((connection.number(), Arc::downgrade(&socket)));
+        drop(sockets);
         let shared = Arc::clone(shared);
         std::thread::spawn(move || serve(&socket, connection, &shared));
     }
@@ -116,7 +124,12 @@ fn serve(mut socket: &TcpStream, mut connection: Connection, shared: &Shared) {
             Ok(0) | Err(_) => return,
             Ok(bytes) => bytes,
         };
-        connection.feed(&mut lock(&shared.target), &buffer[..bytes]);
+        let displaced = {
+            let mut target = lock(&shared.target);
+            connection.feed(&mut target, &buffer[..bytes]);
+            target.take_displaced()
+        };
+        shared.disconnect(|number| displaced.contains(&number));
         if send(socket, &mut connection, shared).is_err() {
             return;
         }

@@ -35,8 +35,8 @@ pub enum Damage {
     HalfClose(usize),
     /// After this many bytes the target is silent; the connection stays.
     Stall(usize),
-    /// From this byte on, everything comes one byte at a time, so many milliseconds apart.
-    Drip(usize, u64),
+    /// From this byte on, everything comes so many bytes at a time, so many milliseconds apart.
+    Drip(usize, usize, u64),
     /// At this place stand these bytes: another operation code, length, tag, padding.
     Put(usize, Vec<u8>),
     /// The 32-bit number at this place is greater by so much, and wraps: StatSN, MaxCmdSN, DataSN.
@@ -138,7 +138,9 @@ impl Connection {
             Some(Damage::Reset(at)) => return self.send_until(&pdu, at, Ending::Reset),
             Some(Damage::HalfClose(at)) => return self.send_until(&pdu, at, Ending::Half),
             Some(Damage::Stall(at)) => return self.send_until(&pdu, at, Ending::Stall),
-            Some(Damage::Drip(at, pause_ms)) => self.drip_from(at.min(pdu.len()), pause_ms),
+            Some(Damage::Drip(at, bytes, pause_ms)) => {
+                self.drip_from(at.min(pdu.len()), bytes, pause_ms);
+            }
             Some(Damage::Twice) => pdu.extend_from_within(..),
             Some(Damage::Lost) => return,
         }

@@ -94,11 +94,14 @@ pub struct Timing {
     pub ping_idle: u64,
     /// When nothing at all was received for this long after a ping, the connection is dropped.
     pub ping_answer: u64,
-    /// When reads are outstanding and none of them got a byte for this long, the connection is dropped.
+    /// When reads are outstanding and none of them was answered or got bytes worth mentioning for this long, the
+    /// connection is dropped.
     pub progress: u64,
-    /// When one read got no byte for this long although others did, the connection is dropped.
+    /// When one read got no byte for `progress` and this long, although one that was sent after that was answered, the
+    /// connection is dropped.
     pub starved: u64,
-    /// When the target takes no command for this long although none is outstanding, the connection is dropped.
+    /// When the target takes no command for this long although none is outstanding, or says that it is overloaded and
+    /// answers nothing, the connection is dropped.
     pub window: u64,
     /// A target is asked again this long after it said that it is not ready.
     pub not_ready: u64,

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What a target may send, and what it does to us: the login's answers, and the full feature phase.
+//! What a target may send, and what it does to us: the login's answers, and those to commands.
 
 use core::ops::DerefMut;
 
 use imgstream_proto::iscsi::bhs::{
-    flag, opcode, AnyHeader, AsyncMessage, DataIn, LoginResponse, LogoutResponse, NopIn, Reject,
-    ScsiCommand, ScsiResponse, DEFAULT_MAX_RECV_BYTES, NO_TAG,
+    flag, opcode, AnyHeader, DataIn, LoginResponse, Reject, ScsiResponse, DEFAULT_MAX_RECV_BYTES,
 };
 use imgstream_proto::iscsi::sense::Sense;
 use imgstream_proto::iscsi::sna::Sna;
@@ -14,10 +13,10 @@ use imgstream_proto::iscsi::sna::Sna;
 use super::login::MAX_RECV_BYTES;
 use super::reason::{Reason, Violation};
 use super::receive::Sink;
-use super::send::{Ping, TAG_IDENTIFY};
+use super::send::TAG_IDENTIFY;
 use super::transfer::Transfer;
 use super::verdict::{judge, Verdict};
-use super::{Session, Stage, AUX_BYTES, INPUT_BYTES};
+use super::{Session, AUX_BYTES, INPUT_BYTES};
 
 /// Times that a read is issued again on one connection after a condition, a medium error, NOT READY.
 const MAX_RETRIES: u8 = 5;
@@ -26,7 +25,7 @@ const MAX_NOT_READY: u8 = 30;
 
 /// Whose a command is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
+pub(super) enum Owner {
     Read(usize),
     Identify,
 }
@@ -119,7 +118,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     /// Whose command has this tag. Place in the table, generation and state must all be right: a tag that was used
     /// before, or of another kind of PDU, finds nothing.
-    fn owner(&mut self, tag: u32) -> Result<(Owner, &mut Transfer), Reason> {
+    pub(super) fn owner(&mut self, tag: u32) -> Result<(Owner, &mut Transfer), Reason> {
         let unknown = Reason::Protocol(Violation::UnknownTag(tag));
         let [.., low] = tag.to_be_bytes();
         if low == TAG_IDENTIFY {
@@ -139,7 +138,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             .ok_or(unknown)
     }
 
-    fn end_owner(&mut self, owner: Owner, reason: Reason) {
+    pub(super) fn end_owner(&mut self, owner: Owner, reason: Reason) {
         match owner {
             Owner::Read(index) => self.end_because_of(index, reason),
             Owner::Identify => self.end(reason),
@@ -251,7 +250,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     }
 
     fn read_ended(&mut self, index: usize, verdict: Verdict, flags: u8, residual: u32) {
-        self.progress(index);
+        self.clock.answered(self.now);
+        self.reads
+            .overtake(index, self.config.timing.progress, self.now);
         match verdict {
             Verdict::Good => self.read_good(index, flags, residual),
             Verdict::Retry(reason) => self.read_again(index, MAX_RETRIES, reason),
@@ -305,75 +306,5 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         } else {
             self.reads.put_back(index);
         }
-    }
-
-    /// NOP-In (11.19): a ping, the answer to ours, or just news of the window.
-    fn take_nop(&mut self) -> Result<(), Reason> {
-        let header = NopIn::decode(self.receive.header());
-        let wants_answer = header.ttt.get() != NO_TAG;
-        if header.itt.get() == NO_TAG {
-            // Its StatSN is that of the next status and is not used up.
-            return if wants_answer {
-                self.queue_pong(&header)
-            } else {
-                Ok(())
-            };
-        }
-        if self.send.ping != Ping::Sent(header.itt.get()) {
-            return Err(Reason::Protocol(Violation::UnknownTag(header.itt.get())));
-        }
-        if wants_answer || header.data_len.bytes() != 0 {
-            return Err(Reason::Protocol(Violation::Echo));
-        }
-        self.numbers.take_status(header.stat_sn.get())?;
-        self.send.ping = Ping::None;
-        Ok(())
-    }
-
-    /// Reject (11.17): never completes anything. It tells at most which read is to blame.
-    fn take_reject(&mut self) -> Result<(), Reason> {
-        let header = Reject::decode(self.receive.header());
-        self.numbers.take_status(header.stat_sn.get())?;
-        let reason = Reason::Rejected(header.reason);
-        let quoted = self.aux().first_chunk().map(ScsiCommand::decode);
-        let command = quoted.filter(|q| q.opcode & opcode::MASK == opcode::SCSI_COMMAND);
-        let blamed = command.and_then(|q| self.owner(q.itt.get()).ok().map(|(owner, _)| owner));
-        match blamed {
-            Some(owner) => self.end_owner(owner, reason),
-            None => self.end(reason),
-        }
-        Ok(())
-    }
-
-    /// Asynchronous Message (11.9.1).
-    fn take_async(&mut self) -> Result<(), Reason> {
-        let header = AsyncMessage::decode(self.receive.header());
-        self.numbers.take_status(header.stat_sn.get())?;
-        let reason = Reason::Announced(header.event);
-        match header.event {
-            // A SCSI event. What it tells about the unit, commands will tell as unit attentions.
-            0 => {}
-            // 1: the target asks for a logout. 4: it asks for a negotiation; who does not want to, logs out.
-            1 | 4 if self.stage != Stage::Logout => self.begin_logout(reason),
-            // 2, 3: it ends the connection, and says how long to stay away.
-            2 | 3 => {
-                self.login.set_time2wait(header.parameter2.get());
-                return Err(reason);
-            }
-            // 5: our commands are gone. Others: unknown, so start afresh.
-            _ => return Err(reason),
-        }
-        Ok(())
-    }
-
-    /// Logout Response (11.15).
-    fn take_logout(&mut self) -> Result<(), Reason> {
-        let header = LogoutResponse::decode(self.receive.header());
-        if self.send.logout_tag != Some(header.itt.get()) {
-            return Err(Reason::Protocol(Violation::UnknownTag(header.itt.get())));
-        }
-        self.numbers.take_status(header.stat_sn.get())?;
-        self.login.set_time2wait(header.time2wait.get());
-        Err(self.send.logout_reason)
     }
 }

@@ -10,7 +10,7 @@ use core::ops::DerefMut;
 
 use imgstream_proto::iscsi::cdb::{Command, READ_CAPACITY_BYTES};
 use imgstream_proto::iscsi::inquiry::{is_disk, max_transfer_blocks, Capacity, Designator};
-use imgstream_proto::iscsi::sense::{key, Sense};
+use imgstream_proto::iscsi::sense::key;
 
 use super::config::{Canary, BLOCK_BYTES};
 use super::reason::{Mismatch, ReadError, Reason, Violation};
@@ -167,13 +167,17 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
                 Err(reason) => self.end(reason),
             },
             Verdict::Retry(reason) => self.again(reason),
-            Verdict::Busy => self.wait(Reason::Condition(Sense::default())),
+            Verdict::Busy => self.wait(Reason::Overloaded),
             Verdict::NotReady(reason) => self.wait(reason),
             Verdict::Failed(error) => self.step_failed(error),
             // What changed is being looked at anyway, from the start.
             Verdict::Drop(reason @ Reason::Changed(sense)) if sense.key == key::UNIT_ATTENTION => {
                 self.identify.step = Step::UnitReady;
                 self.again(reason);
+            }
+            // LOGICAL UNIT NOT SUPPORTED.
+            Verdict::Drop(Reason::Changed(sense)) if sense.asc == 0x25 => {
+                self.end(Reason::WrongImage(Mismatch::NoUnit));
             }
             Verdict::Drop(reason) => self.end(reason),
         }

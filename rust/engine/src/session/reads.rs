@@ -24,8 +24,12 @@ pub(super) struct Slot {
     pub(super) transfer: Transfer,
     /// Its tag.
     pub(super) tag: u32,
+    /// When it was sent.
+    pub(super) sent_at: u64,
     /// When it was sent or last got a byte.
     pub(super) since: u64,
+    /// When a command was answered that was sent long after that.
+    overtaken: Option<u64>,
     /// How often it was issued again on this connection.
     pub(super) retries: u8,
     strikes: u8,
@@ -40,7 +44,9 @@ impl Slot {
         base: 0,
         transfer: Transfer::exact(0),
         tag: 0,
+        sent_at: 0,
         since: 0,
+        overtaken: None,
         retries: 0,
         strikes: 0,
         result: Ok(()),
@@ -133,11 +139,6 @@ impl Reads {
         self.queue.pop_front()
     }
 
-    /// A read that was taken is at the target from now on.
-    pub(super) fn mark_sent(&mut self, index: usize) {
-        self.sent |= bit(index);
-    }
-
     /// The read whose command has this tag, if it is at the target.
     pub(super) fn find(&self, index: usize, tag: u32) -> Option<&Slot> {
         let slot = self.slots.get(index)?;
@@ -168,15 +169,17 @@ impl Reads {
         Some((slot.id, slot.result))
     }
 
-    /// The connection ended because of the command of this read: after some times of it the read fails.
-    pub(super) fn strike(&mut self, index: usize) {
+    /// The connection ended because of the command of this read: after some times of it the read fails. Whether it did.
+    pub(super) fn strike(&mut self, index: usize) -> bool {
         let Some(slot) = self.slots.get_mut(index) else {
-            return;
+            return false;
         };
         slot.strikes = slot.strikes.saturating_add(1);
-        if slot.strikes >= MAX_STRIKES && self.sent & bit(index) != 0 {
+        let fails = slot.strikes >= MAX_STRIKES && self.sent & bit(index) != 0;
+        if fails {
             self.finish(index, Err(ReadError::Protocol));
         }
+        fails
     }
 
     /// The connection is gone: everything that is not done starts over, and nothing received is kept.
@@ -191,15 +194,41 @@ impl Reads {
         }
     }
 
-    /// When the command that has waited longest for a byte got its last one.
-    pub(super) fn oldest(&self) -> Option<(usize, u64)> {
-        let sent = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| self.sent & bit(*i) != 0);
-        sent.map(|(i, s)| (i, s.since))
-            .min_by_key(|(_, since)| *since)
+    /// The read at `index` is sent now.
+    pub(super) fn begin(&mut self, index: usize, tag: u32, transfer: Transfer, now: u64) {
+        self.sent |= bit(index);
+        if let Some(slot) = self.slots.get_mut(index) {
+            (slot.tag, slot.transfer) = (tag, transfer);
+            (slot.sent_at, slot.since, slot.overtaken) = (now, now, None);
+        }
+    }
+
+    /// A read got bytes, which are worth `ms` of time.
+    pub(super) fn progress(&mut self, index: usize, ms: u64, now: u64) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.since = slot.since.saturating_add(ms).min(now);
+            slot.overtaken = None;
+        }
+    }
+
+    /// The command of a read was answered. Those that had been waiting for `patience` when it was sent seem to be lost:
+    /// what the target had to send for them stood before it, however slow the link is.
+    pub(super) fn overtake(&mut self, index: usize, patience: u64, now: u64) {
+        let Some(sent_at) = self.slots.get(index).map(|slot| slot.sent_at) else {
+            return;
+        };
+        for slot in &mut self.slots {
+            if slot.since.saturating_add(patience) <= sent_at {
+                slot.overtaken = slot.overtaken.or(Some(now));
+            }
+        }
+    }
+
+    /// When the first of the reads that seem to be lost was overtaken.
+    pub(super) fn lost_since(&self) -> Option<u64> {
+        let slots = self.slots.iter().enumerate();
+        let sent = slots.filter(|(i, _)| self.sent & bit(*i) != 0);
+        sent.filter_map(|(_, slot)| slot.overtaken).min()
     }
 }
 
@@ -259,7 +288,7 @@ mod tests {
         assert_eq!(reads.outstanding(), 64);
         for i in 0..64 {
             assert_eq!(reads.take(), Some(i));
-            reads.mark_sent(i);
+            reads.begin(i, 0, Transfer::exact(512), 0);
         }
         assert_eq!((reads.take(), reads.sent()), (None, 64));
         reads.finish(7, Ok(()));
@@ -280,9 +309,8 @@ mod tests {
         let mut reads = Reads::new();
         reads.add(ReadId(3), 0, 512).unwrap();
         let index = reads.take().unwrap();
-        reads.slot_mut(index).unwrap().tag = 77;
         assert!(reads.find(index, 77).is_none());
-        reads.mark_sent(index);
+        reads.begin(index, 77, Transfer::exact(512), 0);
         assert!(reads.find(index, 77).is_some());
         assert!(reads.find(index, 78).is_none());
         reads.finish(index, Ok(()));
@@ -295,13 +323,13 @@ mod tests {
         reads.add(ReadId(3), 0, 512).unwrap();
         for _ in 1..MAX_STRIKES {
             let index = reads.take().unwrap();
-            reads.mark_sent(index);
+            reads.begin(index, 0, Transfer::exact(512), 0);
             reads.strike(index);
             reads.start_over();
             assert_eq!(reads.pop_done(), None);
         }
         let index = reads.take().unwrap();
-        reads.mark_sent(index);
+        reads.begin(index, 0, Transfer::exact(512), 0);
         reads.strike(index);
         assert_eq!(
             reads.pop_done(),

@@ -152,6 +152,8 @@ pub enum Reason {
     NoProgress,
     /// The target takes no commands.
     WindowClosed,
+    /// The target answers that it is overloaded, for too long.
+    Overloaded,
     /// The logical unit stays not ready.
     NotReady(Sense),
     /// A condition was reported again and again.
@@ -166,6 +168,10 @@ pub enum Reason {
     Announced(u8),
     /// This is not the image that was expected.
     WrongImage(Mismatch),
+    /// The target broke the same rule on several connections in a row.
+    Repeated(Violation),
+    /// Connections that were logged in were lost one after the other, as when two computers log in under one name.
+    Contested,
     /// We logged out.
     LoggedOut,
 }
@@ -181,9 +187,15 @@ impl Reason {
             | Self::Negotiation(_)
             | Self::Unprotected(_)
             | Self::Reserved
-            | Self::WrongImage(_) => true,
+            | Self::WrongImage(_)
+            | Self::Repeated(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether frequent retries are of no use, or do harm.
+    pub(super) const fn is_slow(&self) -> bool {
+        self.is_refusal() || matches!(self, Self::Contested)
     }
 }
 
@@ -343,6 +355,7 @@ impl fmt::Display for Reason {
             Self::Silent => f.write_str("the target is silent"),
             Self::NoProgress => f.write_str("the target does not answer reads"),
             Self::WindowClosed => f.write_str("the target takes no commands"),
+            Self::Overloaded => f.write_str("the target says that it is overloaded"),
             Self::NotReady(sense) => write!(f, "the logical unit is not ready ({})", Code(*sense)),
             Self::Condition(sense) => write!(
                 f,
@@ -356,6 +369,12 @@ impl fmt::Display for Reason {
             Self::Rejected(reason) => write!(f, "the target rejected a PDU (reason {reason:#04x})"),
             Self::Announced(event) => write!(f, "the target ends the connection (event {event})"),
             Self::WrongImage(mismatch) => write!(f, "{WRONG_IMAGE} behind the portal: {mismatch}"),
+            Self::Repeated(violation) => {
+                write!(f, "protocol error of the target again and again: {violation}")
+            }
+            Self::Contested => f.write_str(
+                "connections are lost again and again; another computer may have this initiator name",
+            ),
             Self::LoggedOut => f.write_str("logged out"),
         }
     }

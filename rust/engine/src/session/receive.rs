@@ -187,7 +187,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     fn got_data(&mut self, sink: Sink, at: u32, left: u32, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(left);
         match sink {
-            Sink::Read { index, .. } => self.progress(index),
+            Sink::Read { index, .. } => self.progress(index, bytes),
             _ => self.digest_area(sink, at, bytes),
         }
         if bytes < left {

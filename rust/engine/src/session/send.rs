@@ -154,6 +154,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         {
             room.copy_from_slice(bytes);
             self.send.end = self.send.end.saturating_add(bytes.len());
+            self.clock.sent(self.now);
         }
     }
 
@@ -267,12 +268,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         };
         let tag = self.new_tag(u8::try_from(index).unwrap_or(u8::MAX));
         self.clock.command_sent(self.now, self.reads.sent());
-        self.reads.mark_sent(index);
-        if let Some(slot) = self.reads.slot_mut(index) {
-            slot.tag = tag;
-            slot.since = self.now;
-            slot.transfer = Transfer::exact(bytes);
-        }
+        self.reads
+            .begin(index, tag, Transfer::exact(bytes), self.now);
         self.put_command(command, tag, bytes);
     }
 

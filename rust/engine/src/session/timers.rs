@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! Time: what is waited for, and for how long. A slow link is not a dead one, so everything but the login is measured
-//! from the last byte that came.
+//! from the last byte that came; but bytes that come one at a time do not hold a connection for ever.
 
 use core::ops::DerefMut;
 
@@ -12,6 +12,10 @@ use super::{Session, Stage};
 
 /// First pause after BUSY, and the longest.
 const BUSY_MS: (u64, u64) = (50, 5_000);
+/// How much time a byte of data is worth: less than 250 bytes in a second are no progress, for no link is that slow.
+const BYTE_MS: u64 = 4;
+/// The same for one read, which may have to share the link with all others.
+const SHARED_BYTE_MS: u64 = BYTE_MS * MAX_READS as u64;
 
 /// How many commands may be at the target: fewer after BUSY or TASK SET FULL, growing again with every success.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(super) struct Flow {
     depth: usize,
     pause_ms: u64,
     hold_until: u64,
+    /// Since when the target has been overloaded without answering anything.
+    busy_since: Option<u64>,
 }
 
 impl Flow {
@@ -27,6 +33,7 @@ impl Flow {
             depth: MAX_READS,
             pause_ms: 0,
             hold_until: 0,
+            busy_since: None,
         }
     }
 
@@ -39,6 +46,7 @@ impl Flow {
         if now < self.hold_until {
             return;
         }
+        self.busy_since = self.busy_since.or(Some(now));
         self.depth = (self.depth / 2).max(1);
         self.pause_ms = self.pause_ms.saturating_mul(2).clamp(BUSY_MS.0, BUSY_MS.1);
         self.hold(now, self.pause_ms);
@@ -51,6 +59,7 @@ impl Flow {
     pub(super) fn succeeded(&mut self) {
         self.depth = self.depth.saturating_add(1).min(MAX_READS);
         self.pause_ms /= 2;
+        self.busy_since = None;
     }
 
     fn deadline(&self, now: u64) -> Option<u64> {
@@ -65,6 +74,7 @@ pub(super) struct Clock {
     ready: Option<u64>,
     step: u64,
     received: u64,
+    sent: u64,
     pinged: u64,
     progress: u64,
     closed: Option<u64>,
@@ -77,6 +87,7 @@ impl Clock {
             ready: None,
             step: 0,
             received: 0,
+            sent: 0,
             pinged: 0,
             progress: 0,
             closed: None,
@@ -90,6 +101,7 @@ impl Clock {
             ready: None,
             step: now,
             received: now,
+            sent: now,
             pinged: now,
             progress: now,
             closed: None,
@@ -113,7 +125,17 @@ impl Clock {
         self.received = now;
     }
 
-    fn progress(&mut self, now: u64) {
+    pub(super) fn sent(&mut self, now: u64) {
+        self.sent = now;
+    }
+
+    fn progress(&mut self, now: u64, bytes: u32) {
+        let worth = u64::from(bytes).saturating_mul(BYTE_MS);
+        self.progress = self.progress.saturating_add(worth).min(now);
+    }
+
+    /// A read was answered.
+    pub(super) fn answered(&mut self, now: u64) {
         self.progress = now;
     }
 
@@ -136,15 +158,20 @@ impl Clock {
     fn alive(&self) -> u64 {
         self.received.max(self.pinged)
     }
+
+    /// When one of both sides fell silent. Also after we did: the target keeps what it has sent until a request of ours
+    /// acknowledges it (RFC 7143 section 4.2.2.2).
+    fn idle_since(&self) -> u64 {
+        self.received.min(self.sent).max(self.pinged)
+    }
 }
 
 impl<B: DerefMut<Target = [u8]>> Session<B> {
     /// A read got bytes.
-    pub(super) fn progress(&mut self, index: usize) {
-        self.clock.progress(self.now);
-        if let Some(slot) = self.reads.slot_mut(index) {
-            slot.since = self.now;
-        }
+    pub(super) fn progress(&mut self, index: usize, bytes: u32) {
+        self.clock.progress(self.now, bytes);
+        let worth = u64::from(bytes).saturating_mul(SHARED_BYTE_MS);
+        self.reads.progress(index, worth, self.now);
     }
 
     /// Time has passed. To be called when [`Self::deadline`] is over; calling it more often does no harm.
@@ -176,51 +203,53 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     }
 
     /// Times at which the connection ends unless something happens before.
-    fn limits(&self) -> [Option<(u64, Reason)>; 4] {
+    fn limits(&self) -> [Option<(u64, Reason)>; 5] {
         let timing = &self.config.timing;
-        let after = |start: u64, wait: u64, reason| Some((start.saturating_add(wait), reason));
+        let one = |start: u64, wait, reason| {
+            let limit = Some((start.saturating_add(wait), reason));
+            [limit, None, None, None, None]
+        };
         match self.stage {
-            Stage::Down => [None; 4],
-            Stage::Login => [
-                after(self.clock.start, timing.login, Reason::LoginTimeout),
-                None,
-                None,
-                None,
-            ],
-            Stage::Identify => [
-                after(self.clock.step, timing.login, Reason::LoginTimeout),
-                None,
-                None,
-                None,
-            ],
-            Stage::Logout => [
-                after(self.clock.step, timing.logout, self.send.logout_reason),
-                None,
-                None,
-                None,
-            ],
-            Stage::Ready => {
-                let pinged = self.send.ping != Ping::None;
-                let oldest = self.reads.oldest();
-                [
-                    pinged.then_some(()).and_then(|()| {
-                        after(self.clock.alive(), timing.ping_answer, Reason::Silent)
-                    }),
-                    oldest.and_then(|_| {
-                        after(self.clock.progress, timing.progress, Reason::NoProgress)
-                    }),
-                    oldest.and_then(|(_, since)| after(since, timing.starved, Reason::NoProgress)),
-                    self.clock
-                        .closed
-                        .and_then(|since| after(since, timing.window, Reason::WindowClosed)),
-                ]
-            }
+            Stage::Down => [None; 5],
+            Stage::Login => one(self.clock.start, timing.login, Reason::LoginTimeout),
+            Stage::Identify => one(self.clock.step, timing.login, self.identify_waits_for()),
+            Stage::Logout => one(self.clock.step, timing.logout, self.send.logout_reason),
+            Stage::Ready => self.limits_of_reads(),
         }
+    }
+
+    /// What the identity check is waiting for.
+    fn identify_waits_for(&self) -> Reason {
+        let may_ask = self.identify.due(self.now);
+        match may_ask && !self.numbers.window_open() {
+            true => Reason::WindowClosed,
+            false => Reason::LoginTimeout,
+        }
+    }
+
+    fn limits_of_reads(&self) -> [Option<(u64, Reason)>; 5] {
+        let timing = &self.config.timing;
+        let after = |since: Option<u64>, wait: u64, reason| {
+            since.map(|since| (since.saturating_add(wait), reason))
+        };
+        let pinged = (self.send.ping != Ping::None).then(|| self.clock.alive());
+        let waiting = (self.reads.sent() != 0).then_some(self.clock.progress);
+        let busy = self
+            .flow
+            .busy_since
+            .filter(|_| self.reads.outstanding() != 0);
+        [
+            after(pinged, timing.ping_answer, Reason::Silent),
+            after(waiting, timing.progress, Reason::NoProgress),
+            after(self.reads.lost_since(), timing.starved, Reason::NoProgress),
+            after(self.clock.closed, timing.window, Reason::WindowClosed),
+            after(busy, timing.window, Reason::Overloaded),
+        ]
     }
 
     fn ping_at(&self) -> u64 {
         self.clock
-            .alive()
+            .idle_since()
             .saturating_add(self.config.timing.ping_idle)
     }
 

@@ -4,7 +4,7 @@
 
 use imgstream_proto::iscsi::sense::{key, status, Sense};
 
-use super::reason::{Mismatch, ReadError, Reason, Violation};
+use super::reason::{ReadError, Reason, Violation};
 
 /// What to do with a command that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,25 +23,29 @@ pub(super) enum Verdict {
     Drop(Reason),
 }
 
+/// Of a condition without a name.
+const PASSING: Verdict = Verdict::Retry(Reason::Condition(Sense {
+    key: 0,
+    asc: 0,
+    ascq: 0,
+    deferred: false,
+}));
+
 /// Judges a SCSI status with its sense data.
 pub(super) fn judge(code: u8, sense: Option<Sense>) -> Verdict {
     match code {
         status::GOOD => Verdict::Good,
-        status::CHECK_CONDITION => judge_sense(sense),
+        // Sense data that is missing or unreadable tells nothing, so the command is tried again.
+        status::CHECK_CONDITION => sense.map_or(PASSING, judge_sense),
         status::BUSY | status::TASK_SET_FULL => Verdict::Busy,
         status::RESERVATION_CONFLICT => Verdict::Drop(Reason::Reserved),
-        status::TASK_ABORTED | status::ACA_ACTIVE => {
-            Verdict::Retry(Reason::Condition(Sense::default()))
-        }
+        status::TASK_ABORTED | status::ACA_ACTIVE => PASSING,
         other => Verdict::Drop(Reason::Protocol(Violation::Status(other))),
     }
 }
 
-/// Judges CHECK CONDITION. Sense data that is missing or unreadable tells nothing, so the command is tried again.
-fn judge_sense(sense: Option<Sense>) -> Verdict {
-    let Some(sense) = sense else {
-        return Verdict::Retry(Reason::Condition(Sense::default()));
-    };
+/// Judges CHECK CONDITION's sense data.
+pub(super) fn judge_sense(sense: Sense) -> Verdict {
     if sense.deferred {
         // It belongs to an earlier command; this one was not executed (SPC).
         return Verdict::Retry(Reason::Condition(sense));
@@ -49,7 +53,7 @@ fn judge_sense(sense: Option<Sense>) -> Verdict {
     match sense.key {
         // RECOVERED ERROR: the command succeeded and its data is good.
         key::RECOVERED => Verdict::Good,
-        key::NOT_READY => Verdict::NotReady(Reason::NotReady(sense)),
+        key::NOT_READY => judge_not_ready(sense),
         key::MEDIUM => Verdict::Failed(ReadError::Medium(sense)),
         key::HARDWARE => Verdict::Failed(ReadError::Hardware(sense)),
         key::ILLEGAL_REQUEST => judge_illegal(sense),
@@ -59,20 +63,30 @@ fn judge_sense(sense: Option<Sense>) -> Verdict {
     }
 }
 
+fn judge_not_ready(sense: Sense) -> Verdict {
+    match (sense.asc, sense.ascq) {
+        // 04/0B: this target port is in the standby state, 04/0C: in the unavailable state (SPC-4, asymmetric access).
+        // It stays so until somebody decides otherwise, and another portal may lead to a port that is not.
+        (0x04, 0x0b | 0x0c) => Verdict::Drop(Reason::NotReady(sense)),
+        // 04/01 becoming ready, 04/0A in transition to another state of access, ...: that passes.
+        _ => Verdict::NotReady(Reason::NotReady(sense)),
+    }
+}
+
 fn judge_illegal(sense: Sense) -> Verdict {
     match sense.asc {
-        // LOGICAL UNIT NOT SUPPORTED: gone, perhaps on its way to another place.
-        0x25 => Verdict::Drop(Reason::WrongImage(Mismatch::NoUnit)),
-        // LOGICAL BLOCK ADDRESS OUT OF RANGE, for an address below the size that was reported: the size changed.
-        0x21 => Verdict::Drop(Reason::Changed(sense)),
+        // 25: LOGICAL UNIT NOT SUPPORTED: gone, perhaps on its way to another place; who is there tells. 21: LOGICAL
+        // BLOCK ADDRESS OUT OF RANGE, for an address below the size that was reported: the size changed.
+        0x21 | 0x25 => Verdict::Drop(Reason::Changed(sense)),
         _ => Verdict::Failed(ReadError::Refused(sense)),
     }
 }
 
 fn judge_attention(sense: Sense) -> Verdict {
     match (sense.asc, sense.ascq) {
-        // 29/xx: power on or reset. 2A/01: mode parameters changed. Nothing that we rely on.
-        (0x29, _) | (0x2a, 0x01) => Verdict::Retry(Reason::Condition(sense)),
+        // 29/xx: power on or reset. 2A/01: mode parameters changed. 2A/06: asymmetric access state changed; the next
+        // answer tells to which. Nothing that we rely on.
+        (0x29, _) | (0x2a, 0x01 | 0x06) => Verdict::Retry(Reason::Condition(sense)),
         // 28/00 medium may have changed, 2A/09 capacity changed, 3F/03 INQUIRY data changed, 3F/0E LUNs changed, ...
         _ => Verdict::Drop(Reason::Changed(sense)),
     }
@@ -120,20 +134,28 @@ mod tests {
             check(sense(4, 0x44, 0)),
             Verdict::Failed(ReadError::Hardware(_))
         ));
-        assert_eq!(
-            check(sense(5, 0x25, 0)),
-            Verdict::Drop(Reason::WrongImage(Mismatch::NoUnit))
-        );
-        assert!(matches!(
-            check(sense(5, 0x21, 0)),
-            Verdict::Drop(Reason::Changed(_))
-        ));
+        for (asc, ascq) in [(4, 0), (4, 2), (4, 0x0a), (0x3a, 0)] {
+            assert!(matches!(check(sense(2, asc, ascq)), Verdict::NotReady(_)));
+        }
+        for ascq in [0x0b, 0x0c] {
+            assert!(matches!(
+                check(sense(2, 4, ascq)),
+                Verdict::Drop(Reason::NotReady(_))
+            ));
+        }
+        for asc in [0x21, 0x25] {
+            assert!(matches!(
+                check(sense(5, asc, 0)),
+                Verdict::Drop(Reason::Changed(_))
+            ));
+        }
         assert!(matches!(
             check(sense(5, 0x24, 0)),
             Verdict::Failed(ReadError::Refused(_))
         ));
         assert!(matches!(check(sense(6, 0x29, 1)), Verdict::Retry(_)));
         assert!(matches!(check(sense(6, 0x2a, 1)), Verdict::Retry(_)));
+        assert!(matches!(check(sense(6, 0x2a, 6)), Verdict::Retry(_)));
         for (asc, ascq) in [(0x28, 0), (0x2a, 9), (0x3f, 3), (0x3f, 0xe)] {
             assert!(matches!(
                 check(sense(6, asc, ascq)),

@@ -245,7 +245,7 @@ impl Rig {
         while self.receive_once() {}
         if over && self.session.stage() != Stage::Down {
             self.session.disconnected(self.now);
-            self.reasons.push(Reason::Lost);
+            self.reasons.extend(self.session.last_reason());
             self.drop_connection();
         }
         moved || over
