@@ -17,9 +17,9 @@ fn rig(plan: Plan) -> Rig {
 
 /// From some byte of the first Data-In of a read on, so many bytes each second.
 fn drip(at: usize, bytes: usize) -> Plan {
-    // The first four Data-In answer the identity check.
+    // The first three Data-In answer the identity check.
     let phase = Phase::Opcode(opcode::DATA_IN);
-    Plan::once(4, Fault::Wire(phase, Damage::Drip(at, bytes, 1000)))
+    Plan::once(3, Fault::Wire(phase, Damage::Drip(at, bytes, 1000)))
 }
 
 #[test]

@@ -114,7 +114,10 @@ impl Connection {
         } else {
             0
         };
-        let stat_sn = self.next_stat_sn();
+        let stat_sn = match (code, tag) {
+            (opcode::NOP_IN, NO_TAG) => self.stat_sn.0,
+            _ => self.next_stat_sn(),
+        };
         let (exp, max) = self.window();
         let header = AnyHeader {
             opcode: code,

@@ -2,12 +2,13 @@
 
 //! Damage to anything that the target sends: to the nth PDU of a phase, at a byte of it.
 
-use imgstream_proto::iscsi::bhs::opcode;
+use imgstream_proto::iscsi::bhs::{opcode, AnyHeader, BHS_BYTES};
 use imgstream_proto::iscsi::digest::Digests;
 
-use crate::connection::Connection;
+use crate::connection::{frame, Connection};
 use crate::digest::sealed;
 use crate::fault::Fault;
+use crate::unasked::length;
 use crate::Target;
 
 /// Which of the PDUs that the target sends are counted.
@@ -43,6 +44,8 @@ pub enum Damage {
     Add(usize, u32),
     /// A bit of the byte at this place changes on the way, digests counted, too.
     Flip(usize),
+    /// Its data segment has these bytes, too.
+    Append(Vec<u8>),
     /// It is sent twice.
     Twice,
     /// It is not sent.
@@ -128,11 +131,12 @@ impl Connection {
         match &damage {
             Some(Damage::Put(at, bytes)) => put(&mut pdu, *at, bytes),
             Some(Damage::Add(at, more)) => add(&mut pdu, *at, *more),
+            Some(Damage::Append(bytes)) => append(&mut pdu, bytes),
             _ => {}
         }
         let mut pdu = sealed(&pdu, digests);
         match damage {
-            None | Some(Damage::Put(..) | Damage::Add(..)) => {}
+            None | Some(Damage::Put(..) | Damage::Add(..) | Damage::Append(_)) => {}
             Some(Damage::Flip(at)) => flip(&mut pdu, at),
             Some(Damage::Close(at)) => return self.send_until(&pdu, at, Ending::Close),
             Some(Damage::Reset(at)) => return self.send_until(&pdu, at, Ending::Reset),
@@ -151,6 +155,15 @@ impl Connection {
         self.send_bytes(&pdu[..at.min(pdu.len())]);
         self.end(ending);
     }
+}
+
+fn append(pdu: &mut Vec<u8>, bytes: &[u8]) {
+    let Some(mut header) = pdu.first_chunk().map(AnyHeader::decode) else {
+        return;
+    };
+    let data = [&pdu[BHS_BYTES..][..header.data_len.bytes() as usize], bytes].concat();
+    header.data_len = length(&data);
+    *pdu = frame(header.encode(), &data);
 }
 
 fn put(pdu: &mut [u8], at: usize, bytes: &[u8]) {

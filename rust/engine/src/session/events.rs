@@ -35,6 +35,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         }
         self.numbers.take_status(header.stat_sn.get())?;
         self.send.ping = Ping::None;
+        // The next one is not due at once, however long this one took.
+        self.clock.pinged(self.now);
         Ok(())
     }
 

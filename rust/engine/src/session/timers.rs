@@ -129,6 +129,11 @@ impl Clock {
         self.sent = now;
     }
 
+    /// A ping was due, or answered.
+    pub(super) fn pinged(&mut self, now: u64) {
+        self.pinged = now;
+    }
+
     fn progress(&mut self, now: u64, bytes: u32) {
         let worth = u64::from(bytes).saturating_mul(BYTE_MS);
         self.progress = self.progress.saturating_add(worth).min(now);
@@ -184,7 +189,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             && self.over(self.ping_at())
         {
             self.send.ping = Ping::Due;
-            self.clock.pinged = self.now;
+            self.clock.pinged(self.now);
         }
     }
 
