@@ -146,6 +146,10 @@ class Head(unittest.TestCase):
         self.assertEqual((test.disks, test.targets), ([("a", ["ro"])], ["a"]))
         self.assertEqual((test.modules, test.patience_s, test.own_boot), (["ext4", "sd_mod"], 9, False))
 
+    def test_needs_of_a_second_machine(self) -> None:
+        test = self.read("#!/bin/sh\n# needs-file: a 4M\n# needs-peer: lio a\n")
+        self.assertEqual((test.peer, test.own_boot), (("lio", "a"), True))
+
     def test_needs_of_the_debug_kernel(self) -> None:
         test = self.read(
             '#!/bin/sh\n# needs-kernel: debug\n# needs-cmdline: a=1 b\n# needs-own-module: x/y.ko\n# needs-fault: "BUG: .* x"\n'
@@ -159,7 +163,7 @@ class Head(unittest.TestCase):
         self.assertTrue(self.read("#!/bin/sh\n# needs-long: hours\n").long)
 
     def test_mistakes_are_refused(self) -> None:
-        for line in ("# needs-disk: unknown", "# needs-nonsense: x", "# needs-file: a"):
+        for line in ("# needs-disk: unknown", "# needs-nonsense: x", "# needs-file: a", "# needs-peer: lio b"):
             with self.assertRaises(Failed):
                 self.read(f"#!/bin/sh\n{line}\n")
 

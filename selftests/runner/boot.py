@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .accel import accelerator
-from .config import BUILD, SELFTESTS, TOP, Failed, kernel, say
+from .config import Failed, kernel, say
+from .furnish import furnish
 from .initramfs import Initramfs
 from .ktap import Report
 from .monitor import unplug, wake_when_asleep
+from .peer import Peer
 from .qemu import Disk, Guest, Machine, TimedOut, faults, is_early_int3
 from .target import Target, target_name
 from .test import Test
 from .volatile import Volatile
 
-BASE_MODULES = ["virtio_pci", "virtio_blk", "virtio_net"]
 BOOT_PATIENCE_S = 300
 EARLY_DEATHS_ALLOWED = 3
 
@@ -47,6 +48,7 @@ class Group:
         self.verbose = verbose
         self.outcomes = {test.name: Outcome() for test in tests}
         self.target: Target | None = None
+        self.peer: Peer | None = None
         self.early_deaths = 0
         self.again: str | None = None
         self.volatile: list[Volatile] = []
@@ -64,9 +66,13 @@ class Group:
         }
         digests = {target_name(test, name) for test in self.tests.values() for name in test.digests}
         self.target = Target(files, self.directory, digests) if files else None
+        self.peer = next((Peer(test, self.directory) for test in self.tests.values() if test.peer), None)
         try:
             if self.target:
                 self.target.start()
+            if self.peer:
+                self.peer.start()
+                self.peer.ready()
             boots = 0
             while waiting := self._waiting():
                 boots += 1
@@ -75,7 +81,13 @@ class Group:
         finally:
             if self.target:
                 self.target.stop()
+            self._cut_peer()
         return self.outcomes
+
+    def _cut_peer(self) -> None:
+        """The second machine is gone, and what its kernel had to say counts against the test."""
+        for line in self.peer.cut() if self.peer else []:
+            next(iter(self.outcomes.values())).report.complaints.append(f"kernel log of the second machine: {line}")
 
     def _waiting(self) -> list[str]:
         return [name for name, outcome in self.outcomes.items() if not outcome.begun or name == self.again]
@@ -162,6 +174,13 @@ class Group:
             self.target.stop()
         elif self.target and words == ["target-start"]:
             self.target.start()
+        elif self.peer and words == ["peer", "cut"]:
+            self._cut_peer()
+        elif self.peer and words == ["peer", "start"]:
+            self.peer.start()
+            self.peer.ready()
+        elif self.peer and words[:1] == ["peer"]:
+            return "ok" if self.peer.order(words[1:]) else "failed"
         elif words == ["wake"]:
             wake_when_asleep(guest.machine.directory / "monitor")
         elif words[:1] == ["unplug"]:
@@ -174,21 +193,11 @@ class Group:
         booted = kernel()
         tests = [self.tests[name] for name in names]
         initramfs = Initramfs(directory / "root", booted)
-        initramfs.add_modules(BASE_MODULES + [module for test in tests for module in test.modules])
-        for program in dict.fromkeys(program for test in tests for program in test.programs):
-            if program.startswith("tools/"):
-                initramfs.add(BUILD / program, f"usr/bin/{Path(program).name}")
-            elif program.startswith("initramfs/"):
-                initramfs.add(TOP / program, f"installed/{Path(program).name}")
-            else:
-                initramfs.add_program(program)
+        furnish(initramfs, tests)
         for module in ["imgstream.ko"] + [module for test in tests for module in test.own_modules]:
             if not (booted.ours / module).exists():
                 raise Failed(f"{booted.ours / module} is not there: make module, with KERNEL=debug for the debug kernel")
             initramfs.add(booted.ours / module, f"modules/{Path(module).name}")
-        initramfs.add(SELFTESTS / "guest/init", "init")
-        initramfs.add(SELFTESTS / "guest/common.sh", "tests/common.sh")
-        initramfs.write("tests/order", "".join(f"{name}\n" for name in names))
         machine = Machine(
             booted.image,
             directory / "initrd",
@@ -196,9 +205,9 @@ class Group:
             accelerator(),
             cmdline=" ".join([booted.cmdline] + [word for test in tests for word in test.cmdline]),
             memory_mib=booted.memory_factor * max(test.memory_mib for test in tests),
+            link=self.peer.links() if self.peer else None,
         )
         for test in tests:
-            initramfs.add(test.path, f"tests/{test.name}.sh")
             variables = self._variables(test, machine)
             initramfs.write(f"tests/{test.name}.env", variables + test.environment())
         initramfs.pack(machine.initramfs)

@@ -53,6 +53,8 @@ class Machine:
     disks: list[Disk] = field(default_factory=list)
     memory_mib: int = 1024
     network: bool = True
+    # Our end of a cable to another machine, and theirs.
+    link: tuple[str, str] | None = None
 
     def command(self) -> list[str]:
         """QEMU's command line."""
@@ -64,6 +66,9 @@ class Machine:
         # Whether the timer ticks in the first milliseconds says more about this computer's other work than about the machine.
         words += ["-append", f"console=ttyS0 panic=-1 no_timer_check {self.cmdline}"]
         words += ["-nic", "user,model=virtio-net-pci" if self.network else "none"]
+        if self.link:
+            ends = [f"{end}.type=unix,{end}.path={path}" for end, path in zip(("local", "remote"), self.link)]
+            words += ["-netdev", f"dgram,id=link,{','.join(ends)}", "-device", "virtio-net-pci,netdev=link"]
         for number, disk in enumerate(self.disks):
             read_only = "on" if disk.read_only else "off"
             words += ["-drive", f"file={disk.file},if=none,id=d{number},format=raw,discard=unmap,read-only={read_only}"]

@@ -4,6 +4,7 @@
     # needs-file: NAME SIZE [RECIPE [ARGUMENT...]]   a file made on the host, by selftests/recipes/RECIPE if given
     # needs-disk: NAME [ro] [4k] [512e] [volatile]   that file as a virtio disk; `disk NAME` is its device
     # needs-target: NAME [digests]                    that file as an iSCSI LUN; `target_name NAME` is its target
+    # needs-peer: NAME FILE                          a second machine, guest/peer-NAME.sh, with that file as its disk
     # needs-module: NAME...                          kernel modules
     # needs-program: NAME...                         programs of the build root; of ours with tools/ or initramfs/ before it
     # needs-memory: MIB                              of the VM (a boot of its own)
@@ -55,6 +56,7 @@ class Test:
     targets: list[str] = field(default_factory=list)
     # Which of them offer digests.
     digests: set[str] = field(default_factory=set)
+    peer: tuple[str, str] | None = None
     modules: list[str] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
     memory_mib: int = 1024
@@ -118,6 +120,8 @@ class Test:
                     raise Failed(f"{self.path.name}: unknown kind of target: {' '.join(unknown)}")
                 self.targets.append(words[0])
                 self.digests |= {words[0]} if words[1:] else set()
+            case "peer":
+                self.peer, self.own_boot = (words[0], words[1]), True
             case "module":
                 self.modules += words
             case "program":
@@ -154,7 +158,7 @@ def read_test(path: Path) -> Test:
             except (IndexError, ValueError) as error:
                 raise Failed(f"{path.name}: cannot read '{line}'") from error
     known = {file.name for file in test.files}
-    for name in [name for name, _ in test.disks] + test.targets:
+    for name in [name for name, _ in test.disks] + test.targets + ([test.peer[1]] if test.peer else []):
         if name not in known:
             raise Failed(f"{path.name}: '{name}' has no needs-file line")
     return test

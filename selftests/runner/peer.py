@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The second machine of a test, on a network that only the two of them have. It runs guest/peer-NAME.sh, which says
+"#! ready", then does what it is told, a line at a time, and says "#! did STATUS"."""
+
+import shutil
+from pathlib import Path
+from typing import Iterator
+
+from .accel import accelerator
+from .config import SELFTESTS, Failed, kernel, say
+from .furnish import furnish
+from .initramfs import Initramfs
+from .qemu import Disk, Guest, Machine, TimedOut, faults
+from .test import Test, read_test
+
+PATIENCE_S = 300
+
+
+class Peer:
+    """It, from when it is started until it is cut off. Can be started again, with the same disk."""
+
+    def __init__(self, test: Test, directory: Path):
+        assert test.peer
+        name, file = test.peer
+        self.role = read_test(SELFTESTS / f"guest/peer-{name}.sh")
+        self.file = test.directory() / file
+        self.directory = directory
+        self.guest: Guest | None = None
+        self.lines: Iterator[str] = iter(())
+        self.starts = 0
+
+    def links(self) -> tuple[str, str]:
+        """Our end and theirs of the cable: of the test's machine, and of this one."""
+        return f"{self.directory}/near", f"{self.directory}/far"
+
+    def start(self) -> None:
+        """Switches it on."""
+        self.starts += 1
+        directory = self.directory / f"peer{self.starts}"
+        self.guest = Guest(self._machine(directory), PATIENCE_S)
+        self.lines = self.guest.lines()
+
+    def _machine(self, directory: Path) -> Machine:
+        booted = kernel()
+        initramfs = Initramfs(directory / "root", booted)
+        furnish(initramfs, [self.role])
+        initramfs.write(f"tests/{self.role.name}.env", "BOOT=1\nktap_number=0\nktap_failed=0\n")
+        near, far = self.links()
+        machine = Machine(booted.image, directory / "initrd", directory, accelerator(), booted.cmdline)
+        machine.network = False
+        machine.link = (far, near)
+        machine.memory_mib = booted.memory_factor * self.role.memory_mib
+        machine.disks.append(Disk(self.file, "peer"))
+        initramfs.pack(machine.initramfs)
+        shutil.rmtree(directory / "root")
+        return machine
+
+    def _heard(self, word: str) -> list[str]:
+        try:
+            for line in self.lines:
+                said = line.split()
+                if said[:2] == ["#!", word]:
+                    return said[2:]
+                if not line.startswith("#! "):
+                    say(f"the second machine: {line}")
+        except TimedOut:
+            pass
+        raise Failed(f"the second machine is silent: see {self.directory}/peer{self.starts}/console.log")
+
+    def ready(self) -> None:
+        """Waits until it does what it is for."""
+        self._heard("ready")
+
+    def order(self, words: list[str]) -> bool:
+        """Has it do something."""
+        if not self.guest:
+            return False
+        self.guest.answer(" ".join(words))
+        return self._heard("did") == ["0"]
+
+    def cut(self) -> list[str]:
+        """Ends it as a power cut would; what its kernel has had to complain about."""
+        if not self.guest:
+            return []
+        self.guest.cut()
+        log = self.guest.log()
+        self.guest.__exit__()
+        self.guest = None
+        return faults(log)
