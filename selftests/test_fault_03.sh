@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# The module is loaded and attaches a disk with its first allocation failing, with its second one and so on, until the disk
-# is attached and only the control file found no memory: that disk stays and can be read, as it may be the root file system.
+# The module is loaded, attaches a disk, and then there is no memory for its control file: the disk stays and can be read, as
+# it may be the root file system.
 # needs-kernel: debug
 # needs-file: image 67117056 lun
 # needs-target: image
@@ -21,7 +21,7 @@ if [ "$BOOT" = 2 ]; then
 fi
 
 check "faults can be ordered" faults_anywhere
-check "for the module while it is being loaded" faults_in_init
+check "for its control file alone" faults_in misc_register
 check "a disk is laid out" lay_out "$(disk disk)"
 want_of_memory "the module is loaded with it" insmod /modules/imgstream.ko disk="$(disk disk)"
 refuse "it has no control file" [ -e /dev/imgstream-control ]

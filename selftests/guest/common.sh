@@ -485,8 +485,13 @@ faults_in_module() {
 
 # The same for a module that is not there yet: what its init function allocates.
 faults_in_init() {
+	faults_in do_one_initcall
+}
+
+# faults_in FUNCTION: what this function of the kernel, or those it calls, allocate.
+faults_in() {
 	# shellcheck disable=SC2046
-	faults_within $(sort /proc/kallsyms | grep -A1 ' do_one_initcall$' | sed 's/\([0-9a-f]*\) .*/0x\1/')
+	faults_within $(sort /proc/kallsyms | grep -A1 " $1\$" | sed 's/\([0-9a-f]*\) .*/0x\1/')
 }
 
 # faults_within START END: a function that begins there has to be on the stack.
