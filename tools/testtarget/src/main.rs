@@ -7,18 +7,16 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use imgstream_proto::iscsi::bhs::opcode;
-use imgstream_testtarget::{
-    Announcement, Damage, Fault, LoginFault, Phase, Plan, ReadFault, Server, Target, Willing,
-};
+use imgstream_testtarget::{help, Plan, Server, Target, Willing};
 
 /// Serve a file over iSCSI, read-only, and play faults.
 #[derive(Parser)]
+#[command(after_long_help = help())]
 struct Args {
     /// The image.
     file: PathBuf,
@@ -49,9 +47,21 @@ struct Args {
     /// Blocks of 4096 bytes that are read as a medium error, as FIRST[+COUNT].
     #[arg(long, value_name = "BLOCKS", value_parser = parse_blocks)]
     bad: Vec<Range<u64>>,
-    /// A fault, as [CONNECTION:]NTH:NAME[=NUMBER[,NUMBER...]]; CONNECTION and NTH count from 0, `*` is each.
+    /// Bytes of a logical block, whether there can be such or not.
+    #[arg(long, default_value_t = 512)]
+    block_bytes: u32,
+    /// The last block that READ CAPACITY(16) names, whatever the size is.
     #[arg(long)]
-    fault: Vec<String>,
+    last_block: Option<u64>,
+    /// StatSN of the first answer.
+    #[arg(long, default_value_t = 1)]
+    first_stat_sn: u32,
+    /// Another image that is served from a connection on, as CONNECTION:FILE.
+    #[arg(long, value_name = "CONNECTION:FILE", value_parser = parse_swap)]
+    swap: Vec<(u32, PathBuf)>,
+    /// A fault, as [CONNECTION:][PHASE/]NTH:NAME[=NUMBER[,NUMBER...]]; --help lists them.
+    #[arg(long)]
+    fault: Vec<Plan>,
 }
 
 fn main() -> ExitCode {
@@ -65,9 +75,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), String> {
-    let name = args.file.display();
-    let file = File::open(&args.file).map_err(|e| format!("cannot open {name}: {e}"))?;
-    let mut target = Target::new(Arc::new(file));
+    let mut target = Target::new(Arc::new(open(&args.file)?));
     target.settings.target_name = args.target_name.clone();
     target.settings.lun = args.lun;
     target.settings.segment_bytes = args.segment_bytes;
@@ -77,21 +85,35 @@ fn run(args: &Args) -> Result<(), String> {
     target.settings.data_digest = args.digests;
     target.settings.capacity_bytes = args.capacity_bytes;
     target.settings.bad.clone_from(&args.bad);
-    for text in &args.fault {
-        let plan = parse_plan(text).ok_or_else(|| format!("no such fault: {text}"))?;
-        target.plans.push(plan);
+    target.settings.block_bytes = args.block_bytes;
+    target.settings.last_block = args.last_block;
+    target.settings.first_stat_sn = args.first_stat_sn;
+    for (connection, file) in &args.swap {
+        target.swaps.push((*connection, Arc::new(open(file)?)));
     }
+    target.plans.clone_from(&args.fault);
     let server = Server::start(target, args.listen)
         .map_err(|e| format!("cannot listen at {}: {e}", args.listen))?;
     println!(
         "{} lun {} of {} at {}",
-        name,
+        args.file.display(),
         args.lun,
         args.target_name,
         server.address()
     );
     server.join();
     Ok(())
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    File::open(path).map_err(|e| format!("cannot open {}: {e}", path.display()))
+}
+
+fn parse_swap(text: &str) -> Result<(u32, PathBuf), String> {
+    let (connection, file) = text.split_once(':').ok_or("CONNECTION:FILE is asked for")?;
+    let number = connection.parse();
+    let number = number.map_err(|_| format!("{connection:?} is no number of a connection"))?;
+    Ok((number, file.into()))
 }
 
 fn parse_willing(text: &str) -> Result<Willing, String> {
@@ -120,81 +142,6 @@ fn parse_blocks(text: &str) -> Result<Range<u64>, String> {
     Ok(bytes(first)?..bytes(first.saturating_add(count))?)
 }
 
-fn parse_plan(text: &str) -> Option<Plan> {
-    let mut parts: Vec<&str> = text.split(':').collect();
-    let fault = parse_fault(parts.pop()?)?;
-    let place = |text: &str| {
-        if text == "*" {
-            Some(None)
-        } else {
-            text.parse().ok().map(Some)
-        }
-    };
-    let nth = place(parts.pop()?)?;
-    let connection = parts.pop().map_or(Some(None), place)?;
-    let times = if nth.is_some() && connection.is_some() {
-        1
-    } else {
-        u32::MAX
-    };
-    parts.is_empty().then_some(Plan {
-        connection,
-        nth,
-        times,
-        fault,
-    })
-}
-
-fn parse_fault(text: &str) -> Option<Fault> {
-    let (name, numbers) = text.split_once('=').unwrap_or((text, ""));
-    let numbers: Vec<u32> = match numbers {
-        "" => Vec::new(),
-        numbers => numbers
-            .split(',')
-            .map(|n| n.parse().ok())
-            .collect::<Option<_>>()?,
-    };
-    let at = |i: usize| numbers.get(i).copied();
-    let byte = |i: usize| at(i).and_then(|n| u8::try_from(n).ok());
-    let read = |fault| Some(Fault::Read(fault));
-    match name {
-        "reset" => read(ReadFault::Reset(at(0)? as usize)),
-        "stall" => read(ReadFault::Stall),
-        "short" => read(ReadFault::Short(at(0)?)),
-        "nothing" => read(ReadFault::Nothing),
-        "missing" => read(ReadFault::Missing),
-        "hole" => read(ReadFault::Hole),
-        "duplicate" => read(ReadFault::Duplicate),
-        "overlap" => read(ReadFault::Overlap),
-        "beyond" => read(ReadFault::Beyond),
-        "wrap" => read(ReadFault::Wrap),
-        "wrong-tag" => read(ReadFault::WrongTag),
-        "late-tag" => read(ReadFault::LateTag),
-        "data-sn" => read(ReadFault::DataSn),
-        "residual" => read(ReadFault::Residual),
-        "response" => read(ReadFault::Response),
-        "status" => read(ReadFault::Status(byte(0)?)),
-        "sense" => read(ReadFault::Sense(byte(0)?, byte(1)?, byte(2)?)),
-        "stat-sn" => read(ReadFault::StatSn),
-        "oversize" => read(ReadFault::Oversize),
-        "r2t" => read(ReadFault::R2t),
-        "opcode" => read(ReadFault::Opcode(byte(0)?)),
-        "reject" => read(ReadFault::Reject),
-        "forged-reject" => read(ReadFault::ForgedReject),
-        "ping" => Some(Fault::Ping(at(0).unwrap_or(1))),
-        "close-window" => Some(Fault::CloseWindow),
-        "async" => Some(Fault::Async(Announcement::of(byte(0)?))),
-        "flip" => Some(Fault::Wire(
-            Phase::Opcode(opcode::DATA_IN),
-            Damage::Flip(at(0)? as usize),
-        )),
-        "mute" => Some(Fault::Mute),
-        "login-status" => Some(Fault::Login(LoginFault::Status(byte(0)?, byte(1)?))),
-        "login-silence" => Some(Fault::Login(LoginFault::Silence)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,32 +152,6 @@ mod tests {
         assert_eq!(parse_blocks("7+3"), Ok(7 * 4096..10 * 4096));
         for bad in ["", "+", "7+", "x", "7-9", "18446744073709551615"] {
             assert!(parse_blocks(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn places_and_numbers_are_read() {
-        let plan = parse_plan("0:3:short=512").unwrap();
-        assert_eq!(
-            (plan.connection, plan.nth, plan.times),
-            (Some(0), Some(3), 1)
-        );
-        assert_eq!(plan.fault, Fault::Read(ReadFault::Short(512)));
-        let plan = parse_plan("*:sense=3,17,0").unwrap();
-        assert_eq!(
-            (plan.connection, plan.nth, plan.times),
-            (None, None, u32::MAX)
-        );
-        assert_eq!(plan.fault, Fault::Read(ReadFault::Sense(3, 17, 0)));
-        for bad in [
-            "short",
-            "1:short",
-            "1:status=256",
-            "x:stall",
-            "0:0:0:stall",
-            "0:nonsense",
-        ] {
-            assert!(parse_plan(bad).is_none(), "{bad}");
         }
     }
 }
