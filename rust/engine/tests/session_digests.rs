@@ -67,7 +67,7 @@ fn digests_are_what_policy_and_target_agree_to() {
         (Require, Willing::Require, Ok(BOTH)),
         (Off, Never, Ok(NEITHER)),
         (Off, Offer, Ok(NEITHER)),
-        // tgt rejects, and would then speak digests all the same.
+        // It rejects, and would then speak digests all the same.
         (
             Off,
             Willing::Require,
@@ -144,6 +144,9 @@ fn an_answer_that_nobody_proposed_ends_the_login() {
 #[test]
 fn digests_start_with_the_first_pdu_after_the_login() {
     let mut rig = protected();
+    // Its own proposal has the login go on after digests were agreed on.
+    let proposals = &mut rig.target.settings.proposals;
+    proposals.push(("TaskReporting".into(), "FastAbort".into()));
     rig.run(|rig| rig.session.stage() == Stage::Login);
     assert_eq!(rig.session.digests(), NEITHER);
     rig.run(|rig| rig.session.stage() == Stage::Identify);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! Reads a whole logical unit and says how fast: `throughput PORTAL TARGET LUN [PASSES [FILE [POLICY]]]`. With FILE,
-//! every byte is compared with it. POLICY says which digests are asked for.
+//! every byte is compared with it, unless it is `-`. POLICY says which digests are asked for.
 
 use std::error::Error;
 use std::fs::File;
@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: throughput PORTAL TARGET LUN [PASSES [FILE [POLICY]]]".into());
     };
     let passes = rest.first().map_or(Ok(1), |p| p.parse::<u32>())?;
-    let file = rest.get(1).map(File::open).transpose()?;
+    let file = rest.get(1).filter(|name| *name != "-");
+    let file = file.map(File::open).transpose()?;
     let me = "iqn.2026-11.example.imgstream:throughput";
     let mut options = Options::new(&[portal.parse()?], target, lun.parse()?, me);
     if let Some(word) = rest.get(2) {

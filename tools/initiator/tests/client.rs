@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use imgstream_initiator::{
-    Client, Designator, Error, Identity, Options, ReadError, Reason, Timing,
+    Client, Designator, Digests, Error, Identity, Options, ReadError, Reason, Timing,
 };
-use imgstream_testtarget::{Fault, LoginFault, Plan, ReadFault, Server, Target};
+use imgstream_proto::iscsi::bhs::opcode;
+use imgstream_testtarget::{
+    Damage, Fault, LoginFault, Phase, Plan, ReadFault, Server, Target, Willing,
+};
 
 const MIB: usize = 1 << 20;
 const NAME: &str = "iqn.2026-11.test.imgstream:image";
@@ -108,6 +111,27 @@ fn lost_connections_and_broken_answers_are_made_good() {
         assert!(data == image(8 * MIB), "{fault:?}");
         let lasting = matches!(fault, ReadFault::Status(_) | ReadFault::Sense(..));
         assert!(lasting || client.reconnects() >= 1, "{fault:?}");
+        assert_eq!(server.target().violations, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_changes_on_the_way_is_read_again_where_there_are_digests() {
+    let damage = Fault::Wire(Phase::Opcode(opcode::DATA_IN), Damage::Flip(70_000));
+    for willing in [Willing::Offer, Willing::Never] {
+        let mut target = Target::new(Arc::new(image(8 * MIB)));
+        target.settings.header_digest = willing;
+        target.settings.data_digest = willing;
+        target.plans = vec![Plan::once(9, damage.clone())];
+        let server = Server::start(target, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let mut client = connect(&server);
+        let on = willing == Willing::Offer;
+        let (header, data) = (on, on);
+        assert_eq!(client.digests(), Digests { header, data });
+        let mut read = vec![0; 8 * MIB];
+        client.read(0, &mut read).unwrap();
+        assert_eq!(read == image(8 * MIB), on);
+        assert_eq!(client.reconnects(), u32::from(on));
         assert_eq!(server.target().violations, Vec::<String>::new());
     }
 }

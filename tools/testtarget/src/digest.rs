@@ -16,7 +16,7 @@ pub enum Willing {
     Never,
     /// It takes the first value that is proposed.
     Offer,
-    /// It insists on CRC32C, and rejects a proposal without it, as tgt does.
+    /// It insists on CRC32C, rejects a proposal without it, and then speaks digests all the same.
     Require,
 }
 

@@ -366,15 +366,12 @@ impl Login {
 
     /// The answer to HeaderDigest or DataDigest: one value out of the list that was proposed (6.2.1).
     ///
-    /// Irrelevant and NotUnderstood leave the key at its default, which is None (6.2, 13.1). So would Reject, but targets
-    /// answer it where their administrator demands digests, and do not understand what comes then: it ends the login.
+    /// Irrelevant, NotUnderstood and Reject leave the key at its default, which is None (6.2, 13.1); [`Self::finish`] judges
+    /// that. Who rejects a list with None in it would not understand what comes then, though: it ends the login.
     fn take_digest(&mut self, name: &'static str, value: &str) -> Result<(), Reason> {
         let on = match (self.policy, value) {
             (Policy::Require | Policy::Prefer, "CRC32C") => true,
-            (Policy::Off | Policy::Prefer, "None" | "Irrelevant" | "NotUnderstood") => false,
-            (Policy::Require, "None" | "Irrelevant" | "NotUnderstood" | "Reject") => {
-                return Err(Reason::Unprotected(name));
-            }
+            (_, "None" | "Irrelevant" | "NotUnderstood") | (Policy::Require, "Reject") => false,
             _ => return Err(Reason::Negotiation(name)),
         };
         match name {
