@@ -377,10 +377,10 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
 /// The text that was gathered, room that a login does not use otherwise, and where the text of the next request goes,
 /// with room for padding kept.
-fn login_areas(
-    scratch: &mut [u8],
-    gathered: usize,
-) -> Result<(&[u8], &mut [u8], &mut [u8]), Reason> {
+type LoginAreas<'a> = (&'a [u8], &'a mut [u8], &'a mut [u8]);
+
+/// Splits the scratch memory for a step of the login.
+fn login_areas(scratch: &mut [u8], gathered: usize) -> Result<LoginAreas<'_>, Reason> {
     let too_long = Reason::Protocol(Violation::Text);
     let (input, rest) = scratch.split_at_mut_checked(INPUT_BYTES).ok_or(too_long)?;
     let (aux, out) = rest.split_at_mut_checked(AUX_BYTES).ok_or(too_long)?;

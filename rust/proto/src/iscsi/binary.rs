@@ -39,7 +39,7 @@ fn parse_hex(digits: &[u8], out: &mut [u8]) -> Result<usize, BinaryError> {
     for byte in bytes {
         let mut value = 0;
         for digit in byte {
-            value = value << 4 | hex_digit(*digit).ok_or(BinaryError::Malformed)?;
+            value = (value << 4) | hex_digit(*digit).ok_or(BinaryError::Malformed)?;
         }
         put(out, &mut len, value)?;
     }
@@ -69,7 +69,7 @@ fn parse_base64(digits: &[u8], out: &mut [u8]) -> Result<usize, BinaryError> {
     let (mut len, mut bits, mut count): (usize, u32, u32) = (0, 0, 0);
     for digit in digits {
         // Of what is not needed any more the upper bits fall out.
-        bits = bits << 6 | base64_digit(*digit).ok_or(BinaryError::Malformed)?;
+        bits = (bits << 6) | base64_digit(*digit).ok_or(BinaryError::Malformed)?;
         count = count.saturating_add(6);
         if count >= 8 {
             count = count.saturating_sub(8);

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::format;
 use std::prelude::v1::*;
 use std::vec;
 
@@ -17,7 +18,7 @@ fn base64(bytes: &[u8]) -> String {
     let mut text = String::from("0b");
     for group in bytes.chunks(3) {
         let word = (0..3).fold(0_u32, |word, i| {
-            word << 8 | u32::from(*group.get(i).unwrap_or(&0))
+            (word << 8) | u32::from(*group.get(i).unwrap_or(&0))
         });
         for i in 0..4 {
             let digit = BASE64[(word >> (18 - 6 * i)) as usize & 63];
