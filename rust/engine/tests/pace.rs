@@ -200,3 +200,24 @@ fn a_window_that_is_closed_from_the_start_is_called_so() {
     rig.check(&image(64 * KIB));
     assert!(rig.all_good());
 }
+
+#[test]
+fn a_target_that_does_not_receive_is_left() {
+    let mut rig = Rig::new(config(), target(512 * KIB));
+    rig.run(|rig| !rig.ready.is_empty());
+    rig.deaf = true;
+    let start = rig.now;
+    for i in 0..64 {
+        rig.read(i, u64::from(i) * 4096, 4096);
+    }
+    rig.run(|rig| !rig.reasons.is_empty());
+    assert_eq!(rig.reasons, [Reason::Silent]);
+    assert!((30_000..31_000).contains(&(rig.now - start)));
+    // The same during the login.
+    rig.run(|rig| rig.reasons.len() == 2);
+    assert_eq!(rig.reasons[1], Reason::LoginTimeout);
+    rig.deaf = false;
+    rig.run_reads();
+    rig.check(&image(512 * KIB));
+    assert!(rig.all_good());
+}

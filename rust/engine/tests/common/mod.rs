@@ -89,6 +89,8 @@ pub struct Rig {
     pub forgets_checksums: bool,
     /// Nobody answers connection attempts.
     pub unreachable: bool,
+    /// The target does not receive, so that nothing can be sent.
+    pub deaf: bool,
     random: u64,
     /// Longest piece in which bytes travel.
     pub max_piece: usize,
@@ -115,6 +117,7 @@ impl Rig {
             delivered: 0,
             forgets_checksums: false,
             unreachable: false,
+            deaf: false,
             random: 1,
             max_piece: 100_000,
             wire: VecDeque::new(),
@@ -196,7 +199,7 @@ impl Rig {
             return false;
         };
         let out = self.session.out();
-        let len = out.len().min(max);
+        let len = if self.deaf { 0 } else { out.len().min(max) };
         let bytes = out[..len].to_vec();
         self.session.sent(len);
         connection.feed(&mut self.target, &bytes);
