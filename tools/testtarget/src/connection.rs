@@ -12,6 +12,7 @@ use imgstream_proto::iscsi::digest::Digests;
 use imgstream_proto::iscsi::sna::Sna;
 
 use crate::fault::Fault;
+use crate::foreign::TASK_REQUEST;
 use crate::login::Login;
 use crate::wire::{Ending, Sent};
 use crate::{Settings, Target};
@@ -189,6 +190,7 @@ impl Connection {
             (opcode::LOGOUT_REQUEST, true) => {
                 self.take_logout(target, &LogoutRequest::decode(bytes))
             }
+            (TASK_REQUEST, true) => self.take_task_request(target, bytes),
             (other, logged_in) => {
                 self.expect(
                     target,
@@ -209,27 +211,29 @@ impl Connection {
         }
     }
 
-    /// What every request of the full feature phase must carry (4.2.2).
+    /// What every request of the full feature phase must carry (4.2.2). Whether it is to be carried out.
     pub(crate) fn check_numbers(
         &mut self,
         target: &mut Target,
         immediate: bool,
         cmd_sn: u32,
         exp_stat_sn: u32,
-    ) {
+    ) -> bool {
         self.expect(target, cmd_sn == self.exp_cmd_sn.0, "CmdSN");
         // The initiator may not have seen the last statuses yet, but it cannot have seen more than were sent.
         let unseen = self.stat_sn.since(Sna(exp_stat_sn));
         self.expect(target, unseen.is_some(), "ExpStatSN");
         target.unacknowledged = unseen.unwrap_or(0);
-        if !immediate {
-            self.expect(
-                target,
-                self.exp_cmd_sn.not_after(self.max_cmd_sn),
-                "a command outside of the window",
-            );
+        if immediate {
+            return true;
+        }
+        let within =
+            self.exp_cmd_sn.not_after(Sna(cmd_sn)) && Sna(cmd_sn).not_after(self.max_cmd_sn);
+        self.expect(target, within, "a command outside of the window");
+        if within {
             self.exp_cmd_sn = self.exp_cmd_sn.next();
         }
+        within
     }
 
     pub(crate) fn check_tag(&mut self, target: &mut Target, tag: u32) {
@@ -286,13 +290,12 @@ impl Connection {
     }
 
     fn take_nop(&mut self, target: &mut Target, nop: &NopOut, data: &[u8]) {
-        self.expect(
-            target,
-            nop.opcode & opcode::IMMEDIATE != 0,
-            "NOP-Out is not immediate",
-        );
+        let immediate = nop.opcode & opcode::IMMEDIATE != 0;
+        self.expect(target, immediate, "NOP-Out is not immediate");
         self.expect(target, nop.flags == flag::FINAL, "NOP-Out without F");
-        self.check_numbers(target, true, nop.cmd_sn.get(), nop.exp_stat_sn.get());
+        if !self.check_numbers(target, immediate, nop.cmd_sn.get(), nop.exp_stat_sn.get()) {
+            return;
+        }
         if nop.itt.get() == NO_TAG {
             return self.take_pong(target, nop, data);
         }

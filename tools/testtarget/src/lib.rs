@@ -12,6 +12,7 @@ mod chap;
 mod connection;
 mod digest;
 mod fault;
+mod foreign;
 mod login;
 mod read;
 mod script;

@@ -12,10 +12,12 @@ use crate::fault::{Fault, ForgedTag, ReadFault};
 use crate::scsi::Answer;
 use crate::Target;
 
+const OUT_OF_RANGE: Answer = Answer::Sense(key::ILLEGAL_REQUEST, 0x21, 0);
+
 /// One Data-In PDU that is to be sent.
-struct Piece {
-    offset: u32,
-    data: Vec<u8>,
+pub(crate) struct Piece {
+    pub(crate) offset: u32,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Connection {
@@ -38,6 +40,9 @@ impl Connection {
         };
         let fault = target.fire(self.number, nth, pick);
         match self.read_data(target, command) {
+            Ok(data) if data.len() as u32 != command.expected_bytes.get() => {
+                self.finish(command, Answer::Data(data));
+            }
             Ok(data) => {
                 let pdus = self.answer_read(command, data, fault);
                 self.send_read(pdus, fault);
@@ -58,8 +63,20 @@ impl Connection {
 
     /// The bytes that are asked for, or the answer if they cannot be had.
     fn read_data(&mut self, target: &mut Target, command: &ScsiCommand) -> Result<Vec<u8>, Answer> {
-        const OUT_OF_RANGE: Answer = Answer::Sense(key::ILLEGAL_REQUEST, 0x21, 0);
         let range = self.range(target, command).ok_or(OUT_OF_RANGE)?;
+        self.read_range(target, command.cdb[1], range)
+    }
+
+    /// The same of a range; `how` is the byte of the command with what this unit has not: RDPROTECT, DPO, FUA (SBC-3 5.11).
+    pub(crate) fn read_range(
+        &self,
+        target: &Target,
+        how: u8,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, Answer> {
+        if how & 0xf8 != 0 {
+            return Err(Answer::Sense(key::ILLEGAL_REQUEST, 0x24, 0));
+        }
         if range.end > self.unit_bytes(target) {
             return Err(OUT_OF_RANGE);
         }
@@ -100,7 +117,8 @@ impl Connection {
         Some(data)
     }
 
-    fn pieces(&self, data: &[u8]) -> Vec<Piece> {
+    /// Data as it fits into Data-In PDUs.
+    pub(crate) fn pieces(&self, data: &[u8]) -> Vec<Piece> {
         let segment = self.settings.segment_bytes.min(self.peer_max_recv).max(4) as usize;
         let pieces = data.chunks(segment).enumerate();
         pieces

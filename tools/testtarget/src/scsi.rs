@@ -2,6 +2,8 @@
 
 //! The commands: what the logical unit answers.
 
+use std::cmp::Ordering;
+
 use imgstream_proto::iscsi::bhs::{
     flag, lun_field, opcode, DataIn, ScsiCommand, ScsiResponse, BHS_BYTES,
 };
@@ -40,34 +42,36 @@ impl Connection {
             flags == right && data.is_empty(),
             "flags or data of a command",
         );
-        self.check_numbers(
-            target,
-            false,
-            command.cmd_sn.get(),
-            command.exp_stat_sn.get(),
-        );
-        self.check_tag(target, command.itt.get());
-        if Some(command.lun) != lun_field(self.settings.lun) {
-            return self.finish(&command, Answer::Sense(key::ILLEGAL_REQUEST, 0x25, 0));
+        let (cmd_sn, exp_stat_sn) = (command.cmd_sn.get(), command.exp_stat_sn.get());
+        // One outside of the window is ignored (4.2.2.1).
+        if !self.check_numbers(target, false, cmd_sn, exp_stat_sn) {
+            return;
         }
-        if command.cdb[0] != 0x12 && !self.attentions.is_empty() {
+        self.check_tag(target, command.itt.get());
+        if command.lun != self.own_lun() {
+            let answer = self.elsewhere(target, &command.cdb);
+            return self.finish(&command, answer);
+        }
+        // SPC-4 5.14: these two do not report conditions.
+        if !matches!(command.cdb[0], 0x12 | 0xa0) && !self.attentions.is_empty() {
             let (asc, ascq) = self.attentions.remove(0);
             return self.finish(&command, Answer::Sense(key::UNIT_ATTENTION, asc, ascq));
         }
         match command.cdb {
             [0x00, ..] => self.finish(&command, Answer::Data(Vec::new())),
-            [0x12, 0, _, a, b, ..] => {
-                self.finish(&command, Answer::Data(cut(inquiry(), [0, a, b])))
+            [0x12, 0, 0, a, b, ..] => {
+                self.finish(&command, Answer::Data(cut(inquiry(), [0, 0, a, b])))
             }
-            [0x12, _, page, a, b, ..] => {
+            [0x12, 1, page, a, b, ..] => {
                 let answer = match self.page(page) {
-                    Some(page) => Answer::Data(cut(page, [0, a, b])),
+                    Some(page) => Answer::Data(cut(page, [0, 0, a, b])),
                     None => Answer::Sense(key::ILLEGAL_REQUEST, 0x24, 0),
                 };
                 self.finish(&command, answer);
             }
-            [0x9e, 0x10, ..] => {
-                let answer = Answer::Data(self.capacity(target));
+            [0x12, ..] => self.finish(&command, Answer::Sense(key::ILLEGAL_REQUEST, 0x24, 0)),
+            [0x9e, 0x10, _, _, _, _, _, _, _, _, a, b, c, d, ..] => {
+                let answer = Answer::Data(cut(self.capacity(target), [a, b, c, d]));
                 self.finish(&command, answer);
             }
             [0x88, ..] => self.take_read(target, &command),
@@ -77,13 +81,39 @@ impl Connection {
                     false,
                     &format!("command {other:#04x} is not on the list"),
                 );
-                self.finish(&command, Answer::Sense(key::ILLEGAL_REQUEST, 0x20, 0));
+                let answer = self.foreign(target, &command.cdb);
+                self.finish(&command, answer);
             }
+        }
+    }
+
+    /// The unit's number as it stands in a header.
+    pub(crate) fn own_lun(&self) -> [u8; 8] {
+        lun_field(self.settings.lun).unwrap_or_default()
+    }
+
+    /// What a unit that does not exist answers: who asks what there is learns it from any number.
+    fn elsewhere(&mut self, target: &mut Target, cdb: &[u8; 16]) -> Answer {
+        match cdb {
+            [0x12, 0, 0, a, b, ..] => Answer::Data(cut(Self::nobody(), [0, 0, *a, *b])),
+            [0xa0, ..] => self.foreign(target, cdb),
+            _ => Answer::Sense(key::ILLEGAL_REQUEST, 0x25, 0),
         }
     }
 
     fn page(&self, page: u8) -> Option<Vec<u8>> {
         match page {
+            0x00 => {
+                let pages: Vec<u8> = [0x80, 0x83, 0xb0]
+                    .into_iter()
+                    .filter(|page| self.page(*page).is_some())
+                    .collect();
+                Some([&[0, 0, 0, pages.len() as u8 + 1, 0][..], &pages].concat())
+            }
+            0x80 => {
+                let serial = format!("{:016x}", u64::from_be_bytes(self.settings.designator?));
+                Some([&[0, 0x80, 0, 16][..], serial.as_bytes()].concat())
+            }
             0x83 => {
                 let naa = self.settings.designator?;
                 let mut data = vec![0, 0x83, 0, 12, 1, 3, 0, 8];
@@ -117,31 +147,47 @@ impl Connection {
         data
     }
 
-    /// Answers a command that is no READ(16), in one PDU or two.
+    /// Answers a command that is no READ(16), or one that contradicts itself.
     pub(crate) fn finish(&mut self, command: &ScsiCommand, answer: Answer) {
-        let expected = command.expected_bytes.get();
         match answer {
-            Answer::Data(data) if !data.is_empty() => {
-                let missing = expected.saturating_sub(data.len() as u32);
-                let under = if missing == 0 { 0 } else { flag::UNDERFLOW };
-                let header = self.data_in(
-                    command,
-                    0,
-                    0,
-                    &data,
-                    flag::FINAL | flag::STATUS | under,
-                    missing,
-                );
-                self.send(header.encode(), &data);
-            }
+            Answer::Data(data) if !data.is_empty() => self.send_data(command, data),
             Answer::Data(_) => {
-                let header = self.response(command, 0, status::GOOD, 0, 0);
+                let missing = command.expected_bytes.get();
+                let header = self.response(command, 0, status::GOOD, 0, missing);
                 self.send(header.encode(), &[]);
             }
             Answer::Sense(key, asc, ascq) => {
                 let pdu = self.sense(command, key, asc, ascq);
                 self.send_raw(pdu);
             }
+        }
+    }
+
+    /// Data and its status in as many PDUs as it takes; what does not fit what was asked for is left out (11.4.5).
+    fn send_data(&mut self, command: &ScsiCommand, mut data: Vec<u8>) {
+        let (expected, there) = (command.expected_bytes.get(), data.len() as u32);
+        let residual = there.abs_diff(expected);
+        let which = match there.cmp(&expected) {
+            Ordering::Greater => flag::OVERFLOW,
+            Ordering::Less => flag::UNDERFLOW,
+            Ordering::Equal => 0,
+        };
+        data.truncate(expected as usize);
+        let pieces = self.pieces(&data);
+        if pieces.is_empty() {
+            let mut header = self.response(command, 0, status::GOOD, 0, residual);
+            header.flags = flag::FINAL | which;
+            self.send(header.encode(), &[]);
+        }
+        for (sn, piece) in pieces.iter().enumerate() {
+            let (flags, residual) = if sn + 1 == pieces.len() {
+                (flag::FINAL | flag::STATUS | which, residual)
+            } else {
+                (0, 0)
+            };
+            let (sn, offset) = (sn as u32, piece.offset);
+            let header = self.data_in(command, sn, offset, &piece.data, flags, residual);
+            self.send(header.encode(), &piece.data);
         }
     }
 
@@ -233,7 +279,7 @@ pub(crate) fn sense_data(key: u8, asc: u8, ascq: u8) -> Vec<u8> {
     ]
 }
 
-fn inquiry() -> Vec<u8> {
+pub(crate) fn inquiry() -> Vec<u8> {
     let mut data = vec![0u8; 66];
     (data[2], data[3], data[4]) = (6, 2, 61);
     data[8..16].copy_from_slice(b"imgstrm ");
@@ -241,8 +287,7 @@ fn inquiry() -> Vec<u8> {
     data
 }
 
-fn cut(mut data: Vec<u8>, room: [u8; 3]) -> Vec<u8> {
-    let [a, b, c] = room;
-    data.truncate(u32::from_be_bytes([0, a, b, c]) as usize);
+fn cut(mut data: Vec<u8>, room: [u8; 4]) -> Vec<u8> {
+    data.truncate(u32::from_be_bytes(room) as usize);
     data
 }
