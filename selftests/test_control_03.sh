@@ -13,7 +13,6 @@
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup flock
 # needs-own-boot: looks at all disks
-# needs-time: 90
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

@@ -11,7 +11,6 @@
 # needs-module: ext4
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl mke2fs e2fsck
 # needs-own-boot: boots three times
-# needs-time: 120
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

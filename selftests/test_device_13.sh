@@ -9,7 +9,6 @@
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup
 # needs-own-boot: stops the target
-# needs-time: 60
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

@@ -6,7 +6,6 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
-# needs-time: 120
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

@@ -7,7 +7,6 @@
 # needs-disk: disk
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget dmsetup
-# needs-time: 120
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

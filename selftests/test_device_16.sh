@@ -9,7 +9,6 @@
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dd
 # needs-own-boot: stops the target
-# needs-time: 120
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

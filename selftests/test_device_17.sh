@@ -6,7 +6,6 @@
 # needs-disk: disk
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget dmsetup dd
-# needs-time: 120
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

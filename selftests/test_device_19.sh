@@ -9,7 +9,6 @@
 # needs-disk: disk
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup dd
-# needs-time: 300
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

@@ -8,7 +8,6 @@
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
 # needs-own-boot: stops the target
-# needs-time: 60
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

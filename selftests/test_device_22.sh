@@ -10,7 +10,6 @@
 # needs-module: dm_mod
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl dmsetup fallocate dd
 # needs-own-boot: stops the target
-# needs-time: 120
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

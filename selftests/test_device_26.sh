@@ -8,7 +8,6 @@
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
-# needs-time: 300
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

@@ -140,11 +140,11 @@ class Head(unittest.TestCase):
     def test_needs(self) -> None:
         test = self.read(
             "#!/bin/sh\n# Text.\n# needs-file: a 4M stamp w\n# needs-disk: a ro\n# needs-target: a\n"
-            "# needs-module: ext4 sd_mod\n# needs-time: 9\n\n# needs-own-boot: not in the head any more\n"
+            "# needs-module: ext4 sd_mod\n\n# needs-own-boot: not in the head any more\n"
         )
         self.assertEqual((test.files[0].size_bytes, test.files[0].recipe), (4 << 20, ["stamp", "w"]))
         self.assertEqual((test.disks, test.targets), ([("a", ["ro"])], ["a"]))
-        self.assertEqual((test.modules, test.patience_s, test.own_boot), (["ext4", "sd_mod"], 9, False))
+        self.assertEqual((test.modules, test.own_boot), (["ext4", "sd_mod"], False))
 
     def test_needs_of_a_second_machine(self) -> None:
         test = self.read("#!/bin/sh\n# needs-file: a 4M\n# needs-peer: lio a\n")

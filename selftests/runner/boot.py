@@ -20,7 +20,8 @@ from .target import Target, target_name
 from .test import Test
 from .volatile import Volatile
 
-BOOT_PATIENCE_S = 300
+# After so long a silence a machine or a test counts as hung.
+PATIENCE_S = 300
 EARLY_DEATHS_ALLOWED = 3
 
 
@@ -95,7 +96,7 @@ class Group:
     def _boot(self, names: list[str], directory: Path) -> None:
         current: str | None = None
         self.again = None
-        with Guest(self._machine(names, directory), BOOT_PATIENCE_S) as guest:
+        with Guest(self._machine(names, directory), PATIENCE_S) as guest:
             complaint = "the machine ended"
             try:
                 current = self._follow(guest)
@@ -128,7 +129,6 @@ class Group:
         begun_at = time.monotonic()
         lines = guest.lines()
         while True:
-            guest.patience_s = self.tests[current].patience_s if current else BOOT_PATIENCE_S
             try:
                 line = next(lines, None)
             except TimedOut as error:

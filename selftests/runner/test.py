@@ -14,7 +14,6 @@
     # needs-long: REASON                             runs only in make check-long, or when named
     # needs-own-module: PATH...                      other modules of ours, below the module's build directory; not loaded
     # needs-fault: REGEX                             a fault that has to be in the kernel's log, and is no failure
-    # needs-time: SECONDS                            after which a silent test counts as hung (default 300)
 """
 
 import re
@@ -66,7 +65,6 @@ class Test:
     flavors: list[str] = field(default_factory=lambda: ["stock", "debug"])
     own_modules: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    patience_s: int = 300
 
     @property
     def name(self) -> str:
@@ -140,8 +138,6 @@ class Test:
                 self.own_modules += words
             case "fault":
                 self.faults.append(" ".join(words))
-            case "time":
-                self.patience_s = int(words[0])
             case _:
                 raise Failed(f"{self.path.name}: unknown need '{key}'")
 
