@@ -8,7 +8,10 @@ use crate::{
         Device,
         Rates, //
     },
-    kapi::time::now_ms,
+    kapi::{
+        net::Address,
+        time::now_ms, //
+    },
 };
 use core::{
     fmt::{
@@ -83,6 +86,7 @@ impl Device {
             Attribute::LastError => self.show_last_error(out),
             Attribute::FetchedBytes
             | Attribute::Portal
+            | Attribute::RedirectedBy
             | Attribute::Connection
             | Attribute::ConnectionSince
             | Attribute::Digests
@@ -132,7 +136,7 @@ impl Device {
     fn show_connection(&self, attribute: Attribute, out: &mut impl Write) -> Result {
         let Some(source) = &self.core.source else {
             return match attribute {
-                Attribute::Portal => out.write_str("none"),
+                Attribute::Portal | Attribute::RedirectedBy => out.write_str(NONE),
                 Attribute::Connection => out.write_str(Connection::Closed.word()),
                 Attribute::Digests => out.write_str(UNKNOWN),
                 _ => out.write_str("0"),
@@ -155,10 +159,8 @@ impl Device {
                 Some(digests) => write!(out, "{digests}"),
                 None => out.write_str(UNKNOWN),
             },
-            Attribute::Portal => match now.portal {
-                Some(portal) => write!(out, "{}", portal.0),
-                None => out.write_str("none"),
-            },
+            Attribute::Portal => address(now.portal, out),
+            Attribute::RedirectedBy => address(now.redirected_by, out),
             _ => {
                 out.write_str(now.connection.word())?;
                 match now.reason.as_str() {
@@ -167,6 +169,13 @@ impl Device {
                 }
             }
         }
+    }
+}
+
+fn address(address: Option<Address>, out: &mut impl Write) -> Result {
+    match address {
+        Some(address) => write!(out, "{}", address.0),
+        None => out.write_str(NONE),
     }
 }
 

@@ -2,8 +2,8 @@
 
 //! Drives the session: bytes from the socket to it and back, reads to it, time to it.
 //!
-//! It decides nothing about the protocol. What it does decide: which portal ([`connection`]), in which order reads are
-//! submitted, and what is said on the console.
+//! It decides nothing about the protocol. It follows the engine's choice of portals
+//! ([`connection`]). What it does decide: in which order reads are submitted, and what is said on the console.
 
 mod connection;
 
@@ -20,10 +20,7 @@ use super::{
     link::Link,
     repository::Repository,
     status::Line,
-    transport::{
-        Portals,
-        Transport, //
-    }, //
+    transport::Transport, //
 };
 use crate::kapi::{
     errno::Errno,
@@ -33,17 +30,20 @@ use crate::kapi::{
         Pacer, //
     }, //
 };
-use imgstream_engine::session::{
-    Complaint,
-    Event,
-    ReadError,
-    ReadId,
-    Session,
-    Stage,
-    SubmitError,
-    Want,
-    MAX_READS,
-    SCRATCH_BYTES, //
+use imgstream_engine::{
+    portals::Portals,
+    session::{
+        Complaint,
+        Event,
+        ReadError,
+        ReadId,
+        Session,
+        Stage,
+        SubmitError,
+        Want,
+        MAX_READS,
+        SCRATCH_BYTES, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -86,7 +86,7 @@ impl Driver {
         let this = Self {
             session: KBox::new(session, GFP_KERNEL)?,
             transport: Transport::Down { retry_at_ms: now },
-            portals: Portals::new(repository.portals),
+            portals: Portals::new(repository.portals.into_iter().flatten()),
             active: [const { None }; MAX_READS],
             closing: false,
             down_since_ms: now,

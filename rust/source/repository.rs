@@ -4,7 +4,6 @@
 
 use crate::kapi::{
     crypto::crc32c_append,
-    net::Address,
     time::random_below, //
 };
 use core::net::{
@@ -33,7 +32,7 @@ use imgstream_proto::{
 #[derive(Clone, Copy)]
 pub(crate) struct Repository {
     pub(super) config: Config,
-    pub(super) portals: [Option<Address>; PORTALS],
+    pub(super) portals: [Option<SocketAddr>; PORTALS],
 }
 
 impl Repository {
@@ -82,9 +81,9 @@ fn designator(bytes: &[u8]) -> Option<Designator> {
     }
 }
 
-fn address(portal: Portal) -> Address {
-    Address(match portal.address {
+fn address(portal: Portal) -> SocketAddr {
+    match portal.address {
         IpAddr::V4(v4) => SocketAddr::V4(SocketAddrV4::new(v4, portal.port)),
         IpAddr::V6(v6) => SocketAddr::V6(SocketAddrV6::new(v6, portal.port, 0, portal.scope_id)),
-    })
+    }
 }

@@ -74,6 +74,15 @@ impl Write for Line {
     }
 }
 
+/// With whom a connection is.
+#[derive(Clone, Copy)]
+pub(super) struct Route {
+    /// The portal.
+    pub(super) portal: Address,
+    /// The configured portal that sent us there.
+    pub(super) redirected_by: Option<Address>,
+}
+
 /// The connection at one moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Snapshot {
@@ -83,6 +92,8 @@ pub(crate) struct Snapshot {
     pub(crate) since_ms: u64,
     /// With whom.
     pub(crate) portal: Option<Address>,
+    /// Who sent us there.
+    pub(crate) redirected_by: Option<Address>,
     /// Why it is not ready.
     pub(crate) reason: Line,
     /// What it protects, or the last one that was ready did.
@@ -121,6 +132,7 @@ impl Status {
             connection: Connection::Disconnected,
             since_ms: now_ms(),
             portal: None,
+            redirected_by: None,
             reason: Line::EMPTY,
             digests: None,
         };
@@ -146,15 +158,20 @@ impl Status {
         &self.counters
     }
 
-    /// The connection is now in state `connection`.
-    pub(super) fn enter(&self, connection: Connection, portal: Option<Address>, reason: Line) {
+    /// The connection is now in state `connection`, with the same portal as before or on a new `route`.
+    pub(super) fn enter(&self, connection: Connection, route: Option<Route>, reason: Line) {
         let since_ms = now_ms();
         let mut now = self.now.lock();
         let same = now.connection == connection;
+        let (portal, redirected_by) = match route {
+            Some(route) => (Some(route.portal), route.redirected_by),
+            None => (now.portal, now.redirected_by),
+        };
         *now = Snapshot {
             connection,
             since_ms: if same { now.since_ms } else { since_ms },
-            portal: portal.or(now.portal),
+            portal,
+            redirected_by,
             reason,
             digests: now.digests,
         };
@@ -219,9 +236,13 @@ mod tests {
         let status = Arc::pin_init(Status::new(), GFP_KERNEL)?;
         let portal = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
         let portal = Address(SocketAddr::V4(portal));
+        let route = Route {
+            portal,
+            redirected_by: Some(portal),
+        };
         assert!(!status.ready() && status.snapshot().portal.is_none());
         let table = [
-            (Connection::Connecting, Some(portal), false),
+            (Connection::Connecting, Some(route), false),
             (Connection::Login, None, false),
             (Connection::Ready, None, true),
             (Connection::Disconnected, None, false),
@@ -234,6 +255,7 @@ mod tests {
             let now = status.snapshot();
             now.connection == connection
                 && now.portal == Some(portal)
+                && now.redirected_by == Some(portal)
                 && now.reason.as_str() == "why"
                 && status.ready() == ready
         }));

@@ -21,6 +21,7 @@ pub mod locate;
 pub mod map;
 pub mod pair;
 pub mod plan;
+pub mod portals;
 pub mod round;
 pub mod session;
 pub mod settle;

@@ -34,6 +34,7 @@ mod login;
 mod reads;
 mod reason;
 mod receive;
+mod redirect;
 mod send;
 mod timers;
 mod transfer;
@@ -53,6 +54,7 @@ pub use config::{
 };
 pub use credentials::{Account, Credentials, Crypto, Hash, Secret};
 pub use reason::{ChapFault, Mismatch, ReadError, Reason, Violation};
+pub use redirect::{Redirect, RedirectError};
 
 use backoff::Backoff;
 use chap::Chap;

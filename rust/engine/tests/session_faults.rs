@@ -464,9 +464,6 @@ fn a_login_with_another_tag_or_without_an_end_is_left() {
 #[test]
 fn every_refusal_of_a_login_is_named_and_asked_about_at_its_pace() {
     for (class, detail) in [
-        (1, 1),
-        (1, 2),
-        (1, 0),
         (2, 0),
         (2, 1),
         (2, 2),

@@ -5,6 +5,7 @@
 //!
 //! Everything here is layout and grammar. What may follow what is decided by the session machine of the engine.
 
+pub mod address;
 pub mod bhs;
 pub mod binary;
 pub mod cdb;

@@ -6,6 +6,7 @@ use super::Driver;
 use crate::{
     kapi::{
         net::{
+            Address,
             Socket,
             State, //
         },
@@ -17,15 +18,21 @@ use crate::{
             reason_of, //
         },
         link::Link,
-        status::Line,
+        status::{
+            Line,
+            Route, //
+        },
         transport::Transport, //
     }, //
 };
 use core::sync::atomic::Ordering;
-use imgstream_engine::session::{
-    Complaint,
-    Reason,
-    CONNECT_TIMEOUT_MS, //
+use imgstream_engine::{
+    portals::End,
+    session::{
+        Complaint,
+        Reason,
+        CONNECT_TIMEOUT_MS, //
+    }, //
 };
 use imgstream_proto::{
     abi::status::Connection,
@@ -35,13 +42,6 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-
-/// Pause before the next portal while not all have been tried.
-const NEXT_PORTAL_MS: u64 = 100;
-
-/// Pause while this computer itself has no network, or no memory: asking costs nothing and nobody else is bothered. When the system's
-/// own network set-up takes the interface over, the reads of the root file system wait for this.
-const NO_NETWORK_MS: u64 = 1_000;
 
 impl Driver {
     pub(super) fn connect(&mut self, link: &Arc<Link>) {
@@ -57,18 +57,20 @@ impl Driver {
             return;
         };
         let last = link.status().snapshot().reason;
+        let route = Route {
+            portal: Address(portal),
+            redirected_by: self.portals.redirected_by().map(Address),
+        };
         link.status()
-            .enter(Connection::Connecting, Some(portal), last);
-        match Socket::connect(portal, link.clone()) {
+            .enter(Connection::Connecting, Some(route), last);
+        match Socket::connect(route.portal, link.clone()) {
             Ok(socket) => {
                 let until_ms = now_ms().saturating_add(CONNECT_TIMEOUT_MS);
                 self.transport = Transport::Connecting { socket, until_ms };
                 // It may be up already: then nobody wakes us.
                 self.finish_connect(link);
             }
-            Err(error) if is_local(error) => {
-                self.retry(link, reason_of(error), Some(NO_NETWORK_MS))
-            }
+            Err(error) if is_local(error) => self.retry(link, reason_of(error), End::Local),
             Err(error) => self.connect_failed(link, reason_of(error)),
         }
     }
@@ -101,11 +103,20 @@ impl Driver {
 
     fn connect_failed(&mut self, link: &Arc<Link>, reason: Line) {
         self.session.connect_failed(now_ms());
-        self.retry(link, reason, None);
+        self.retry(link, reason, End::Failed);
     }
 
     /// The connection is of no use any more. Does nothing if there is none.
     pub(super) fn drop_connection(&mut self, link: &Arc<Link>, reason: Line) {
+        self.leave(link, reason, End::Failed);
+    }
+
+    /// The session has given the connection up.
+    pub(super) fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {
+        self.leave(link, Line::of(reason), reason.into());
+    }
+
+    fn leave(&mut self, link: &Arc<Link>, reason: Line, end: End) {
         match self.transport {
             Transport::Closed => return,
             Transport::Down { .. } if !self.closing => return,
@@ -124,43 +135,45 @@ impl Driver {
             self.down_since_ms = now_ms();
             self.complaint = Complaint::new(self.down_since_ms);
         }
-        self.retry(link, reason, None);
+        self.retry(link, reason, end);
     }
 
-    /// Waits for the next attempt, `pause_ms` or what the session says, or for nothing if there is none to be. Closes the
-    /// socket.
-    fn retry(&mut self, link: &Arc<Link>, reason: Line, pause_ms: Option<u64>) {
+    /// Waits for the next attempt, or for nothing if there is none to be. Closes the socket.
+    fn retry(&mut self, link: &Arc<Link>, reason: Line, end: End) {
         if self.closing {
             self.transport = Transport::Closed;
             link.status().enter(Connection::Closed, None, Line::EMPTY);
             return link.closed();
         }
-        let pause = match (self.portals.advance(), pause_ms) {
-            (_, Some(pause)) => pause,
-            (true, None) => self.session.backoff_ms(),
-            (false, None) => NEXT_PORTAL_MS,
+        let pause_ms = self.session.backoff_ms();
+        let next = self.portals.next(end, pause_ms, now_ms());
+        let reason = match next.trouble {
+            Some(trouble) => Line::of(Reason::BadRedirect(trouble)),
+            None => reason,
         };
         self.transport = Transport::Down {
-            retry_at_ms: now_ms().saturating_add(pause),
+            retry_at_ms: next.at_ms,
         };
         link.status().enter(Connection::Disconnected, None, reason);
     }
 
     pub(super) fn ready(&mut self, link: &Arc<Link>) {
+        self.portals.ready();
         link.status().enter(Connection::Ready, None, Line::EMPTY);
-        let Some(portal) = self.portals.current() else {
+        let Some(portal) = self.portals.current().map(Address) else {
             return;
         };
         let seconds = now_ms().saturating_sub(self.down_since_ms) / 1000;
-        pr_info!("connected to the repository at {portal} after {seconds} s\n");
+        match self.portals.redirected_by().map(Address) {
+            None => pr_info!("connected to the repository at {portal} after {seconds} s\n"),
+            Some(by) => pr_info!(
+                "connected to the repository at {portal}, where {by} sent us, after {seconds} s\n"
+            ),
+        }
         let digests = self.session.digests();
         if link.status().protected(digests) && !digests.data {
             pr_warn!("repository at {portal}: {UNPROTECTED}\n");
         }
-    }
-
-    pub(super) fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {
-        self.drop_connection(link, Line::of(reason));
     }
 
     /// Says that reads wait, once a minute.

@@ -8,12 +8,9 @@ use kernel::prelude::*;
 mod suite {
     use super::super::*;
     use crate::{
-        kapi::{
-            net::Address,
-            testing::{
-                queue,
-                until, //
-            },
+        kapi::testing::{
+            queue,
+            until, //
         },
         source::fetch::testing::Asker, //
     };
@@ -38,7 +35,7 @@ mod suite {
 
     fn repository() -> Result<Repository> {
         let name = |name| Name::new(name).ok_or(EINVAL);
-        let portal = Some(Address(SocketAddr::V4(NOWHERE)));
+        let portal = Some(SocketAddr::V4(NOWHERE));
         let mut portals = [None; imgstream_proto::disk::superblock::PORTALS];
         portals.iter_mut().take(1).for_each(|first| *first = portal);
         Ok(Repository {

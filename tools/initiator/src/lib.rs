@@ -25,7 +25,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use error::Error;
-pub use imgstream_engine::session::{Canary, Facts, Identity, Mismatch, ReadError, Reason, Timing};
+pub use imgstream_engine::session::{
+    Canary, Facts, Identity, Mismatch, ReadError, Reason, Redirect, RedirectError, Timing,
+};
 pub use imgstream_proto::iscsi::digest::{Digests, Policy};
 pub use imgstream_proto::iscsi::inquiry::Designator;
 
@@ -177,6 +179,11 @@ impl Client {
     /// The portal that is in use, or was last.
     pub fn portal(&self) -> SocketAddr {
         self.link.portal()
+    }
+
+    /// The portal among [`Options::portals`] whose redirect led to [`Self::portal`], if one did.
+    pub fn redirected_by(&self) -> Option<SocketAddr> {
+        self.link.redirected_by()
     }
 
     /// Connections that were made after the first one.

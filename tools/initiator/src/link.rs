@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use imgstream_engine::portals::{End, Portals};
 use imgstream_engine::session::{
     Config, Event, Facts, Identity, ReadError, Reason, Session, Stage, Want, CONNECT_TIMEOUT_MS,
     SCRATCH_BYTES,
@@ -41,8 +42,7 @@ pub(crate) struct Link {
     session: Session<Vec<u8>>,
     socket: Option<TcpStream>,
     timeout_ms: u64,
-    portals: Vec<SocketAddr>,
-    portal: usize,
+    portals: Portals,
     connects: u32,
     start: Instant,
     /// When a read ended last.
@@ -69,8 +69,7 @@ impl Link {
             session: Session::new(config, vec![0; SCRATCH_BYTES]).map_err(Error::Config)?,
             socket: None,
             timeout_ms: 0,
-            portals: portals.to_vec(),
-            portal: 0,
+            portals: Portals::new(portals.iter().copied()),
             connects: 0,
             start: Instant::now(),
             progress: Instant::now(),
@@ -83,8 +82,15 @@ impl Link {
         })
     }
 
+    /// The portal in use or to be tried next; without one there is no session (`Options::config`).
     pub(crate) fn portal(&self) -> SocketAddr {
-        self.portals[self.portal % self.portals.len()]
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.portals.current().unwrap_or(nowhere)
+    }
+
+    /// The configured portal that sent us to the one in use.
+    pub(crate) fn redirected_by(&self) -> Option<SocketAddr> {
+        self.portals.redirected_by()
     }
 
     pub(crate) fn reconnects(&self) -> u32 {
@@ -130,16 +136,12 @@ impl Link {
                 Some(why @ Reason::Contested) => Cause::Session(why),
                 _ => Cause::Link(error),
             });
-            self.next_portal()?;
+            self.next_portal(End::Failed)?;
         }
         match self.event(chunks) {
-            Happened::Disconnected(reason) if reason.is_refusal() => Err(Error::Refused {
-                portal: self.portal(),
-                reason,
-            }),
             Happened::Disconnected(reason) => {
                 self.trouble = Some(Cause::Session(reason));
-                self.next_portal().map(|()| Happened::Nothing)
+                self.next_portal(reason.into()).map(|()| Happened::Nothing)
             }
             other => Ok(other),
         }
@@ -171,7 +173,7 @@ impl Link {
                 };
                 self.trouble = Some(Cause::Connect(error));
                 self.session.connect_failed(self.now_ms());
-                self.next_portal()
+                self.next_portal(End::Failed)
             }
         }
     }
@@ -186,37 +188,58 @@ impl Link {
 
     /// A portal that refuses is there and knows that nobody listens: that takes less patience than one that is silent.
     fn patience(&self) -> Duration {
-        match self.refused >= self.portals.len() {
+        match self.refused >= self.portals.count() {
             true => self.patience_refused,
             false => self.patience,
         }
     }
 
-    /// The connection is gone: waits, and goes on to the next portal.
-    fn next_portal(&mut self) -> Result<(), Error> {
-        let patience = self.patience();
-        let left = patience.saturating_sub(self.progress.elapsed());
-        let why = self.trouble.as_ref().map(Cause::to_string);
-        let why = why.unwrap_or_default();
+    /// The connection is gone: waits until the next portal is due. Fails if there is nothing to wait for any more.
+    fn next_portal(&mut self, end: End) -> Result<(), Error> {
         let portal = self.portal();
-        if left.is_zero() {
-            let seconds = patience.as_secs();
-            return Err(Error::Patience {
-                portal,
-                seconds,
-                why,
-            });
+        let now = self.now_ms();
+        let next = self.portals.next(end, self.session.backoff_ms(), now);
+        if let Some(trouble) = next.trouble {
+            self.trouble = Some(Cause::Session(Reason::BadRedirect(trouble)));
         }
-        self.say(portal, why, left);
-        let pause = Duration::from_millis(self.session.backoff_ms());
+        match self.trouble {
+            Some(Cause::Session(reason)) if reason.is_refusal() && self.portals.all_refuse() => {
+                return Err(Error::Refused { portal, reason });
+            }
+            _ => {}
+        }
+        let left = self.patience_left(portal)?;
+        if !matches!(end, End::Redirected(_)) || next.trouble.is_some() {
+            self.say(portal, left);
+        }
+        let pause = Duration::from_millis(next.at_ms.saturating_sub(now));
         std::thread::sleep(pause.min(left));
-        self.portal = (self.portal + 1) % self.portals.len();
         Ok(())
     }
 
+    fn why(&self) -> String {
+        self.trouble
+            .as_ref()
+            .map(Cause::to_string)
+            .unwrap_or_default()
+    }
+
+    fn patience_left(&self, portal: SocketAddr) -> Result<Duration, Error> {
+        let patience = self.patience();
+        let left = patience.saturating_sub(self.progress.elapsed());
+        if left.is_zero() {
+            return Err(Error::Patience {
+                portal,
+                seconds: patience.as_secs(),
+                why: self.why(),
+            });
+        }
+        Ok(left)
+    }
+
     /// Each trouble once, until things go on.
-    fn say(&mut self, portal: SocketAddr, why: String, left: Duration) {
-        let trouble = (portal, why);
+    fn say(&mut self, portal: SocketAddr, left: Duration) {
+        let trouble = (portal, self.why());
         if self.said.contains(&trouble) {
             return;
         }
@@ -308,6 +331,7 @@ impl Link {
             match event {
                 Event::Ready(facts) => {
                     self.said.clear();
+                    self.portals.ready();
                     return Happened::Ready(facts);
                 }
                 Event::ReadDone { id, result } => {

@@ -112,8 +112,11 @@ impl Announcement {
 /// What the target does wrong in a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginFault {
-    /// Refuses with this status class and detail.
+    /// Refuses with this status class and detail. No other field of the answer means anything then, so that they hold
+    /// nonsense.
     Status(u8, u8),
+    /// Redirects with this status detail and these values of TargetAddress.
+    Redirect(u8, Vec<String>),
     /// Answers for the operational stage when the security stage was asked for.
     Stage,
     /// Ends the first stage by going where nobody asked to go.

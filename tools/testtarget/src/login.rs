@@ -279,8 +279,15 @@ impl Connection {
         match fault {
             None => {}
             Some(LoginFault::Status(class, detail)) => {
-                (header.status_class, header.status_detail) = (class, detail);
+                refuse(&mut header, class, detail);
                 text.clear();
+            }
+            Some(LoginFault::Redirect(detail, places)) => {
+                refuse(&mut header, 1, detail);
+                text.clear();
+                for place in &places {
+                    push(&mut text, "TargetAddress", place);
+                }
             }
             Some(LoginFault::Stage) => header.flags ^= 1 << 2,
             Some(LoginFault::NextStage) => header.flags ^= 2,
@@ -302,6 +309,23 @@ impl Connection {
         header.data_len = DataSegmentLength::new(text.len() as u32).unwrap_or_default();
         self.send(header.encode(), &text);
     }
+}
+
+/// 11.13.5: with a status other than success numbers, stages and handle are not valid.
+fn refuse(header: &mut LoginResponse, class: u8, detail: u8) {
+    *header = LoginResponse {
+        flags: 0xff,
+        version_max: 0xff,
+        version_active: 0xff,
+        isid: [0xff; 6],
+        tsih: 0xffff.into(),
+        stat_sn: 0xdead_beef.into(),
+        exp_cmd_sn: 0x8000_0000.into(),
+        max_cmd_sn: 0.into(),
+        status_class: class,
+        status_detail: detail,
+        ..*header
+    };
 }
 
 fn push(text: &mut Vec<u8>, key: &str, value: &str) {

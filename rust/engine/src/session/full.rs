@@ -73,10 +73,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     fn try_take_login(&mut self, header: &LoginResponse) -> Result<(), Reason> {
         // 11.13.5: a status other than success means that the numbers and stages are not valid.
         if header.status_class != 0 {
-            return Err(Reason::Refused {
-                class: header.status_class,
-                detail: header.status_detail,
-            });
+            return Err(self.refusal(header));
         }
         let (exp, max) = (Sna(header.exp_cmd_sn.get()), Sna(header.max_cmd_sn.get()));
         if self.login.has_answer() {

@@ -7,6 +7,8 @@ use core::fmt;
 use imgstream_proto::abi::status::WRONG_IMAGE;
 use imgstream_proto::iscsi::sense::Sense;
 
+use super::redirect::{Redirect, RedirectError};
+
 /// A rule of RFC 7143 that the target broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
@@ -131,11 +133,15 @@ pub enum Reason {
     Protocol(Violation),
     /// The target refused the login: status class and detail (11.13.5).
     Refused {
-        /// 1 redirection, 2 initiator's error, 3 target's error.
+        /// 2 initiator's error, 3 target's error, others unknown.
         class: u8,
         /// More about it.
         detail: u8,
     },
+    /// The target is behind another portal.
+    Redirected(Redirect),
+    /// The target sends us somewhere where we cannot go.
+    BadRedirect(RedirectError),
     /// The target wants another authentication than none.
     Authentication,
     /// CHAP is required, and failed.
@@ -186,6 +192,7 @@ impl Reason {
             | Self::Chap(_)
             | Self::Negotiation(_)
             | Self::Unprotected(_)
+            | Self::BadRedirect(_)
             | Self::Reserved
             | Self::WrongImage(_)
             | Self::Repeated(_) => true,
@@ -291,7 +298,6 @@ impl fmt::Display for Code {
 /// What a login status means (RFC 7143 section 11.13.5), where more can be said than its number.
 const fn login_status(class: u8, detail: u8) -> &'static str {
     match (class, detail) {
-        (1, _) => "the target has moved, and redirection is not followed",
         (2, 0x01) => "authentication failed",
         (2, 0x02) => "this initiator may not use the target",
         (2, 0x03) => "no such target",
@@ -340,6 +346,10 @@ impl fmt::Display for Reason {
                     "login refused: {} (status {class:#04x}{detail:02x})",
                     login_status(*class, *detail)
                 )
+            }
+            Self::Redirected(redirect) => redirect.fmt(f),
+            Self::BadRedirect(error) => {
+                write!(f, "login refused: the target has moved, but {error}")
             }
             Self::Authentication => f.write_str("login refused: the target wants authentication"),
             Self::Chap(fault) => write!(f, "login given up: CHAP is required, and {fault}"),

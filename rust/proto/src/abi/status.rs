@@ -71,6 +71,8 @@ attributes! {
     Independent = "independent";
     /// The portal in use or tried last, e.g. `192.0.2.1:3260` or `[2001:db8::1]:3260`; `none`.
     Portal = "portal";
+    /// The portal of the superblock that sent us to [`Attribute::Portal`]; [`NONE`].
+    RedirectedBy = "redirected_by";
     /// `disconnected`, `connecting`, `login`, `ready` or `closed`, then a colon and the reason if there is one.
     Connection = "connection";
     /// Seconds since the connection entered that state.
@@ -107,7 +109,7 @@ attributes! {
 /// The directory of the files.
 pub const DIRECTORY: &str = "/sys/block/imgstream0/imgstream";
 
-/// The word of [`Attribute::FillStuck`] and [`Attribute::LastError`] if there is nothing to say.
+/// The word of [`Attribute::FillStuck`], [`Attribute::LastError`] and [`Attribute::RedirectedBy`] if there is nothing to say.
 pub const NONE: &str = "none";
 
 /// The word of [`Attribute::Digests`] before the first connection.

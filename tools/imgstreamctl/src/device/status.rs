@@ -33,6 +33,7 @@ pub struct Status {
     pub stored_bytes: u64,
     pub independent: bool,
     pub portal: String,
+    pub redirected_by: String,
     pub connection: String,
     pub connection_since_s: u64,
     pub digests: String,
@@ -78,6 +79,7 @@ impl Status {
             stored_bytes: file.number(Attribute::StoredBytes)?,
             independent: file.text(Attribute::Independent)? == "yes",
             portal: file.text(Attribute::Portal)?,
+            redirected_by: file.text(Attribute::RedirectedBy)?,
             connection: file.text(Attribute::Connection)?,
             connection_since_s: file.number(Attribute::ConnectionSince)?,
             digests: file.text(Attribute::Digests)?,
@@ -137,6 +139,14 @@ impl Status {
         })
     }
 
+    /// Who sent the driver to its portal, in brackets.
+    fn redirected(&self) -> String {
+        match self.redirected_by.as_str() {
+            NONE => String::new(),
+            by => format!(" (where {by} sent us)"),
+        }
+    }
+
     /// What `fill` says: on or off, the least and the most KiB/s; 0: no bound.
     fn fill_in_words(&self) -> String {
         let mut words = self.fill.split(' ');
@@ -187,8 +197,9 @@ impl Status {
         line(
             "repository",
             format!(
-                "{} {} for {} s, {} reconnects, {} fetched",
+                "{}{} {} for {} s, {} reconnects, {} fetched",
                 self.portal,
+                self.redirected(),
                 self.connection,
                 self.connection_since_s,
                 self.reconnects,
@@ -252,6 +263,7 @@ mod tests {
                 Attribute::BlocksAbsent => "25",
                 Attribute::Independent | Attribute::SourceView => "no",
                 Attribute::Portal => "192.0.2.1:3260",
+                Attribute::RedirectedBy => NONE,
                 Attribute::Connection => "disconnected: no answer",
                 Attribute::FillStuck => "none",
                 Attribute::Digests => "unknown",
@@ -282,6 +294,15 @@ mod tests {
         // One field for each file.
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json.as_object().unwrap().len(), Attribute::ALL.len());
+    }
+
+    #[test]
+    fn a_redirect_is_said() {
+        let mut status = Status::example();
+        assert!(!status.human().contains("sent us"));
+        status.redirected_by = "192.0.2.9:3260".into();
+        let expected = "192.0.2.1:3260 (where 192.0.2.9:3260 sent us) disconnected";
+        assert!(status.human().contains(expected), "{}", status.human());
     }
 
     #[test]
