@@ -35,6 +35,10 @@ macro_rules! errors {
 }
 
 errors! {
+    /// This computer does not have the address that the connection would come from.
+    AddressNotAvailable = EADDRNOTAVAIL;
+    /// This computer has given the connection up.
+    ConnectionAborted = ECONNABORTED;
     /// The other side refuses the connection.
     ConnectionRefused = ECONNREFUSED;
     /// The other side reset the connection.
@@ -75,12 +79,14 @@ mod tests {
     };
 
     /// The numbers of the ABI, which `bindings` are generated from.
-    const NUMBERS: [(i32, Errno); 11] = [
+    const NUMBERS: [(i32, Errno); 13] = [
         (61, Errno::NoData),
         (71, Errno::Protocol),
         (95, Errno::NotSupported),
+        (99, Errno::AddressNotAvailable),
         (100, Errno::NetworkDown),
         (101, Errno::NetworkUnreachable),
+        (103, Errno::ConnectionAborted),
         (104, Errno::ConnectionReset),
         (108, Errno::Shutdown),
         (111, Errno::ConnectionRefused),

@@ -10,6 +10,8 @@ use kernel::prelude::*;
 /// An error of the network as a person knows it.
 pub(super) fn reason_of(error: Error) -> Line {
     let sentence = match Errno::from_error(error) {
+        Some(Errno::AddressNotAvailable) => "this computer has no address to connect from",
+        Some(Errno::ConnectionAborted) => "this computer has given the connection up",
         Some(Errno::ConnectionRefused) => "connection refused",
         Some(Errno::ConnectionReset) => "connection reset",
         Some(Errno::HostUnreachable) => "no route to host",
@@ -17,18 +19,19 @@ pub(super) fn reason_of(error: Error) -> Line {
         Some(Errno::NetworkDown) => "network is down",
         _ if error == ETIMEDOUT => "no answer",
         _ if error == EPIPE => "connection closed",
+        _ if error == EACCES || error == EPERM => "forbidden by this computer's routes or rules",
         _ if error == ENOMEM => "this computer has not enough memory",
         _ => return Line::of(format_args!("network error {}", error.to_errno())),
     };
     Line::of(sentence)
 }
 
-/// Whether nothing was sent to anybody, because there is no interface, no route or no memory.
+/// Whether nothing was sent to anybody, because there is no interface, no route, no address, no permission or no memory.
 pub(super) fn is_local(error: Error) -> bool {
     matches!(
         Errno::from_error(error),
-        Some(Errno::NetworkUnreachable | Errno::NetworkDown)
-    ) || error == ENOMEM
+        Some(Errno::AddressNotAvailable | Errno::NetworkUnreachable | Errno::NetworkDown)
+    ) || [ENOMEM, EACCES, EPERM].contains(&error)
 }
 
 /// Whether a fetch ended so because the target refused the read. Every other error passes: it is this computer's.
@@ -62,6 +65,16 @@ mod tests {
     #[test]
     fn every_error_of_the_network_has_a_sentence() {
         let table = [
+            (
+                Errno::AddressNotAvailable.into(),
+                "this computer has no address to connect from",
+            ),
+            (
+                Errno::ConnectionAborted.into(),
+                "this computer has given the connection up",
+            ),
+            (EACCES, "forbidden by this computer's routes or rules"),
+            (EPERM, "forbidden by this computer's routes or rules"),
             (Errno::ConnectionRefused.into(), "connection refused"),
             (Errno::ConnectionReset.into(), "connection reset"),
             (Errno::HostUnreachable.into(), "no route to host"),
@@ -89,9 +102,9 @@ mod tests {
     }
 
     #[test]
-    fn only_want_of_memory_or_of_a_network_is_local() -> Result {
-        // ENOMEM, ENETDOWN and ENETUNREACH.
-        assert_eq!(*numbers(is_local)?, [12, 100, 101]);
+    fn only_what_this_computer_lacks_is_local() -> Result {
+        // EPERM, ENOMEM, EACCES, EADDRNOTAVAIL, ENETDOWN and ENETUNREACH.
+        assert_eq!(*numbers(is_local)?, [1, 12, 13, 99, 100, 101]);
         Ok(())
     }
 
