@@ -13,6 +13,7 @@ use core::net::{
     SocketAddrV6, //
 };
 use imgstream_engine::session::{
+    isid,
     Canary,
     Config,
     Identity,
@@ -46,7 +47,7 @@ impl Repository {
                 initiator_name: Name::new(origin.initiator_name.as_str()?)?,
                 target_name: Name::new(origin.target_name.as_str()?)?,
                 lun: origin.lun,
-                isid: origin.isid,
+                isid: isid::session(origin.isid, 0),
                 seed: u64::from(random_below(u32::MAX)),
                 crc32c: crc32c_append,
                 digests: origin.digests,

@@ -30,11 +30,13 @@ mod events;
 mod full;
 mod history;
 mod identify;
+pub mod isid;
 mod login;
 mod reads;
 mod reason;
 mod receive;
 mod redirect;
+mod seen;
 mod send;
 mod timers;
 mod transfer;
@@ -60,6 +62,7 @@ use backoff::Backoff;
 use chap::Chap;
 use history::History;
 use identify::Identify;
+use isid::SessionName;
 use login::Login;
 use reads::Reads;
 use receive::Receive;
@@ -202,6 +205,10 @@ pub struct Session<B> {
     /// Upper part of the next tag: no tag is used twice until 2^24 others were (4.2.2, 11.2.1.8).
     generation: u32,
     login: Login,
+    /// Under which name the next login asks.
+    name: SessionName,
+    /// The portal group that the next login has to find.
+    group: Option<u16>,
     login_tag: u32,
     /// Without it no authentication is offered, with it no login comes through without.
     chap: Option<Chap>,
@@ -235,6 +242,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             numbers: Numbers::default(),
             generation: 0,
             login: Login::new(config.digests),
+            name: SessionName::new(config.isid),
+            group: None,
             login_tag: 0,
             chap: None,
             identify: Identify::new(),
@@ -321,6 +330,11 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.chap = Some(Chap::new(credentials, crypto));
     }
 
+    /// The portal group that discovery named for the portal that is connected to next; `None` if it named none.
+    pub fn expect_group(&mut self, group: Option<u16>) {
+        self.group = group;
+    }
+
     /// Where the session is.
     pub fn stage(&self) -> Stage {
         self.stage
@@ -357,7 +371,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             cmd_sn: Sna(1),
             ..Numbers::default()
         };
-        self.login = Login::new(self.config.digests);
+        self.login = Login::new(self.config.digests).in_group(self.group);
         self.identify = Identify::new();
         self.receive = Receive::new();
         self.send = Outbox::new();
@@ -378,6 +392,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         };
         self.backoff
             .failed(&self.config.timing, reason.is_slow(), floor_ms);
+        self.name.ended(self.stage, &reason);
         self.reset();
         self.stage = Stage::Down;
         self.last_reason = Some(reason);

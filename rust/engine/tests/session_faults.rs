@@ -373,7 +373,7 @@ fn every_fault_of_a_login_ends_it_with_its_name() {
         (
             1,
             text(b"InitialR2T=Yes\0InitialR2T=Yes\0"),
-            protocol(Violation::Text),
+            protocol(Violation::RepeatedKey),
         ),
         (
             1,

@@ -220,6 +220,7 @@ fn options(superblock: &Superblock) -> Option<Options> {
     };
     options.digests = origin.digests;
     options.patience = RECOGNISED_WITHIN;
+    options.beside = Some(origin.isid);
     options.identity = Some(Identity {
         capacity_bytes: image.lun_bytes,
         designator,

@@ -32,7 +32,7 @@ pub use imgstream_proto::iscsi::digest::{Digests, Policy};
 pub use imgstream_proto::iscsi::inquiry::Designator;
 
 use chunks::Chunks;
-use imgstream_engine::session::{Config, Name, MAX_CANARIES};
+use imgstream_engine::session::{isid, Config, Name, MAX_CANARIES};
 use link::{Happened, Link};
 pub use trouble::Trouble;
 
@@ -56,6 +56,10 @@ pub struct Options {
     pub digests: Policy,
     /// What must be found; none: whatever is found at first must be found on every reconnect.
     pub identity: Option<Identity>,
+    /// An ISID of the installation in whose name this asks, if it is one's: its own sessions are left alone.
+    pub beside: Option<[u8; 6]>,
+    /// The portal group that discovery named for the portals.
+    pub portal_group: Option<u16>,
     /// Times of the session.
     pub timing: Timing,
     /// How long nothing may get on before a call fails.
@@ -74,6 +78,8 @@ impl Options {
             initiator_name: initiator_name.into(),
             digests: Policy::default(),
             identity: None,
+            beside: None,
+            portal_group: None,
             timing: Timing::DEFAULT,
             patience: Duration::from_secs(120),
             tell: |_| {},
@@ -86,14 +92,14 @@ impl Options {
             return Err(Error::NoPortal);
         }
         let seed = RandomState::new().hash_one(std::process::id());
-        let [a, b, c, ..] = seed.to_be_bytes();
+        let [a, b, c, d, e, f, ..] = seed.to_be_bytes();
+        let installation = self.beside.unwrap_or(isid::installation([a, b, c, d]));
         Ok(Config {
             initiator_name: name(&self.initiator_name)?,
             target_name: name(&self.target_name)?,
             lun: self.lun,
-            // A random ISID (RFC 7143 section 11.12.5, type 10b): this process must not end the session of the kernel
-            // of the same computer, which uses the same initiator name.
-            isid: [0x80, a, b, c, 0, 0],
+            // This process must not end a session of the driver of the same computer, which has the same initiator name.
+            isid: isid::beside(installation, [e, f]),
             seed,
             crc32c: crc32c::crc32c_append,
             digests: self.digests,
@@ -146,7 +152,7 @@ impl Client {
     }
 
     fn link(options: &Options) -> Result<(Link, Facts), Error> {
-        let mut link = Link::new(options.config()?, &options.portals, options.tell)?;
+        let mut link = Link::new(options.config()?, options)?;
         link.set_patience(options.patience.min(FIRST_PATIENCE), REFUSED_PATIENCE);
         loop {
             if let Happened::Ready(facts) = link.step(&mut Chunks::none())? {
@@ -234,7 +240,7 @@ impl Client {
 
     fn start_over(&mut self) -> Result<(), Error> {
         let options = &self.options;
-        self.link = Link::new(options.config()?, &options.portals, options.tell)?;
+        self.link = Link::new(options.config()?, options)?;
         self.link.set_patience(options.patience, options.patience);
         Ok(())
     }

@@ -17,6 +17,7 @@ use imgstream_proto::iscsi::digest::Digests;
 use crate::chunks::Chunks;
 use crate::error::Error;
 use crate::trouble::{Cause, Trouble};
+use crate::Options;
 
 /// How long a read from the socket blocks at most; the session's own deadlines may shorten it.
 const POLL_MS: u64 = 1000;
@@ -43,6 +44,7 @@ pub(crate) struct Link {
     socket: Option<TcpStream>,
     timeout_ms: u64,
     portals: Portals,
+    portal_group: Option<u16>,
     connects: u32,
     start: Instant,
     /// When a read ended last.
@@ -60,16 +62,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(
-        config: Config,
-        portals: &[SocketAddr],
-        tell: fn(&Trouble),
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(config: Config, options: &Options) -> Result<Self, Error> {
         Ok(Self {
             session: Session::new(config, vec![0; SCRATCH_BYTES]).map_err(Error::Config)?,
             socket: None,
             timeout_ms: 0,
-            portals: Portals::new(portals.iter().copied()),
+            portals: Portals::new(options.portals.iter().copied()),
+            portal_group: options.portal_group,
             connects: 0,
             start: Instant::now(),
             progress: Instant::now(),
@@ -77,7 +76,7 @@ impl Link {
             patience_refused: Duration::ZERO,
             refused: 0,
             trouble: None,
-            tell,
+            tell: options.tell,
             said: Vec::new(),
         })
     }
@@ -163,6 +162,7 @@ impl Link {
                 self.connects += 1;
                 self.refused = 0;
                 self.trouble = None;
+                self.session.expect_group(self.expected_group());
                 self.session.connected(self.now_ms());
                 Ok(())
             }
@@ -176,6 +176,12 @@ impl Link {
                 self.next_portal(End::Failed)
             }
         }
+    }
+
+    /// Discovery spoke of the configured portals, not of those that they send us to.
+    fn expected_group(&self) -> Option<u16> {
+        self.portal_group
+            .filter(|_| self.portals.redirected_by().is_none())
     }
 
     fn connect_timeout(&self) -> Duration {

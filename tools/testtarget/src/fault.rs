@@ -143,6 +143,10 @@ pub enum LoginFault {
     Silence,
     /// StatSN skips one after the first answer.
     StatSn,
+    /// Answers with these flags: T, C, CSG and NSG as they are.
+    Flags(u8),
+    /// Brings this many keys up that nobody knows.
+    Keys(u32),
 }
 
 /// A fault.

@@ -35,6 +35,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use imgstream_proto::iscsi::bhs::LoginRequest;
+
 /// How the target behaves, apart from faults.
 #[derive(Clone)]
 pub struct Settings {
@@ -74,6 +76,8 @@ pub struct Settings {
     pub data_digest: Willing,
     /// Login text is sent in pieces of this size (C bit).
     pub text_piece: Option<usize>,
+    /// The first piece of each login text has this size; what follows is one piece, or several of `text_piece`.
+    pub text_split: Option<usize>,
     /// Keys that the target proposes itself in the operational stage, before it agrees to its end.
     pub proposals: Vec<(String, String)>,
     /// Keys that it answers with something else than negotiation gives; an empty value leaves the answer out.
@@ -103,6 +107,7 @@ impl Default for Settings {
             header_digest: Willing::Never,
             data_digest: Willing::Never,
             text_piece: None,
+            text_split: None,
             proposals: Vec::new(),
             answers: Vec::new(),
             chap: None,
@@ -124,6 +129,8 @@ pub struct Target {
     pub violations: Vec<String>,
     /// Connections so far.
     pub connections: u32,
+    /// Login requests so far, with their text.
+    pub login_requests: Vec<(LoginRequest, Vec<u8>)>,
     /// Logins that came through so far.
     pub logins: u32,
     /// READ(16) commands so far.
@@ -156,6 +163,7 @@ impl Target {
             plans: Vec::new(),
             violations: Vec::new(),
             connections: 0,
+            login_requests: Vec::new(),
             logins: 0,
             reads: 0,
             pongs: 0,

@@ -54,7 +54,7 @@ fn settle(connection: &mut Connection, key: &str, value: &str) -> Option<String>
         "InitialR2T" | "DataPDUInOrder" | "DataSequenceInOrder" => Some("Yes".into()),
         "ImmediateData" => Some("No".into()),
         "MaxBurstLength" => min(connection.settings.max_burst_bytes),
-        "FirstBurstLength" => min(65_536),
+        "FirstBurstLength" => min(65_536.min(connection.settings.max_burst_bytes)),
         "DefaultTime2Wait" => max(connection.settings.time2wait_s),
         "DefaultTime2Retain" | "ErrorRecoveryLevel" => min(0),
         "MaxRecvDataSegmentLength" => Some("8192".into()),
@@ -62,7 +62,22 @@ fn settle(connection: &mut Connection, key: &str, value: &str) -> Option<String>
     }
 }
 
-const OPERATIONAL_KEYS: usize = 14;
+const OPERATIONAL_KEYS: [&str; 14] = [
+    "HeaderDigest",
+    "DataDigest",
+    "MaxConnections",
+    "InitialR2T",
+    "ImmediateData",
+    "MaxRecvDataSegmentLength",
+    "MaxBurstLength",
+    "FirstBurstLength",
+    "DefaultTime2Wait",
+    "DefaultTime2Retain",
+    "MaxOutstandingR2T",
+    "DataPDUInOrder",
+    "DataSequenceInOrder",
+    "ErrorRecoveryLevel",
+];
 
 impl Connection {
     pub(crate) fn take_login(
@@ -72,6 +87,7 @@ impl Connection {
         data: &[u8],
     ) {
         let request = LoginRequest::decode(header);
+        target.login_requests.push((request, data.to_vec()));
         self.check_login(target, &request);
         let Some(mut login) = self.login.take() else {
             return;
@@ -138,7 +154,8 @@ impl Connection {
         let stage = (request.flags >> 2) & 3;
         let next = request.flags & 3;
         let transit = request.flags & flag::TRANSIT != 0;
-        if login.rest.is_empty() {
+        let fresh = login.rest.is_empty();
+        if fresh {
             let (text, agreed) = self.login_text(target, login, stage, data, transit);
             login.rest = text;
             login.agreed = agreed;
@@ -149,9 +166,9 @@ impl Connection {
                 "continued text is not asked for with an empty request",
             );
         }
-        let piece = self
-            .settings
-            .text_piece
+        let first = self.settings.text_split.filter(|_| fresh);
+        let piece = first
+            .or(self.settings.text_piece)
             .unwrap_or(usize::MAX)
             .min(8192)
             .min(login.rest.len());
@@ -169,7 +186,7 @@ impl Connection {
             true => Some(LoginFault::Status(2, 1)),
             false => fault,
         };
-        self.send_login(request, flags, text, fault);
+        let flags = self.send_login(request, flags, text, fault);
         flags & flag::TRANSIT != 0 && flags & 3 == 3
     }
 
@@ -192,7 +209,7 @@ impl Connection {
             let polite = pairs.iter().any(|(k, _)| *k == "InitiatorName")
                 && (has("AuthMethod", "None") || has("AuthMethod", "CHAP"));
             self.expect(target, named && polite, "first login request lacks a key");
-            push(&mut text, "TargetPortalGroupTag", "1");
+            self.push_answer(&mut text, "TargetPortalGroupTag", "1");
             let method = match self.settings.chap {
                 Some(_) => "CHAP",
                 None => "None",
@@ -207,9 +224,10 @@ impl Connection {
             }
         }
         if stage == 1 && !pairs.is_empty() && !login.proposed {
+            let proposed = |name: &&str| pairs.iter().any(|(key, _)| key == name);
             self.expect(
                 target,
-                pairs.len() == OPERATIONAL_KEYS,
+                OPERATIONAL_KEYS.iter().all(proposed),
                 "operational keys are left out",
             );
         }
@@ -254,13 +272,14 @@ impl Connection {
         }
     }
 
+    /// Sends an answer, and says with which flags.
     fn send_login(
         &mut self,
         request: &LoginRequest,
         flags: u8,
         text: Vec<u8>,
         fault: Option<LoginFault>,
-    ) {
+    ) -> u8 {
         let stat_sn = self.next_stat_sn();
         let (exp, max) = self.window();
         let ends = flags & flag::TRANSIT != 0 && flags & 3 == 3;
@@ -303,11 +322,22 @@ impl Connection {
             Some(LoginFault::Tag) => header.itt = (request.itt.get() ^ 0x100).into(),
             Some(LoginFault::Text(other)) => text = other,
             Some(LoginFault::Opcode(other)) => header.opcode = other,
-            Some(LoginFault::Silence) => return,
+            Some(LoginFault::Silence) => return 0,
+            Some(LoginFault::Flags(flags)) => header.flags = flags,
+            Some(LoginFault::Keys(count)) => {
+                for key in 0..count {
+                    push(&mut text, &format!("X-{key}"), "1");
+                }
+                text.truncate(8192);
+            }
             Some(LoginFault::StatSn) => header.stat_sn = stat_sn.wrapping_add(1).into(),
         }
         header.data_len = DataSegmentLength::new(text.len() as u32).unwrap_or_default();
         self.send(header.encode(), &text);
+        match header.status_class {
+            0 => header.flags,
+            _ => 0,
+        }
     }
 }
 

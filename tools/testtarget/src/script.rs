@@ -2,6 +2,7 @@
 
 //! Faults as text: what stands behind `--fault`, and the list of them for `--help`.
 
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use imgstream_proto::iscsi::bhs::opcode;
@@ -51,6 +52,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("mute", "", "no answer to the NTH ping"),
     ("login-status", "CLASS,DETAIL", "the NTH answer of a login refuses it"),
     ("login-silence", "", "no answer to the NTH request of a login"),
+    ("login-redirect", "DETAIL,A,B,C,D,PORT", "the NTH answer of a login redirects to A.B.C.D:PORT"),
+    ("login-flags", "FLAGS", "the NTH answer of a login has these flags"),
+    ("login-keys", "N", "the NTH answer of a login brings N keys up that nobody knows"),
 ];
 
 /// What is done to any PDU that the target sends.
@@ -267,6 +271,9 @@ fn fault(name: &str, numbers: &Numbers) -> Option<Fault> {
             Fault::Wire(data, Damage::Flip(numbers.place(0)?))
         }
         "login-status" => Fault::Login(LoginFault::Status(numbers.byte(0)?, numbers.byte(1)?)),
+        "login-redirect" => redirect(numbers)?,
+        "login-flags" => Fault::Login(LoginFault::Flags(numbers.byte(0)?)),
+        "login-keys" => Fault::Login(LoginFault::Keys(numbers.at(0)?)),
         "close-window" | "mute" | "login-silence" => {
             return without_numbers(numbers, || match name {
                 "close-window" => Some(Fault::CloseWindow),
@@ -276,6 +283,13 @@ fn fault(name: &str, numbers: &Numbers) -> Option<Fault> {
         }
         _ => Fault::Read(read_fault(name, numbers)?),
     })
+}
+
+fn redirect(numbers: &Numbers) -> Option<Fault> {
+    let [a, b, c, d] = [1, 2, 3, 4].map(|i| numbers.byte(i));
+    let address = SocketAddr::from(([a?, b?, c?, d?], numbers.short(5)?));
+    let places = vec![address.to_string()];
+    Some(Fault::Login(LoginFault::Redirect(numbers.byte(0)?, places)))
 }
 
 fn announcement(numbers: &Numbers) -> Option<Announcement> {

@@ -13,6 +13,7 @@ use imgstream_proto::iscsi::text::{parse_boolean, parse_number, Pairs, Writer};
 use super::chap::{self, Chap};
 use super::config::Config;
 use super::reason::{ChapFault, Reason, Violation};
+use super::seen::Seen;
 
 /// MaxRecvDataSegmentLength that we declare: large enough that headers cost nothing, small enough that a target which
 /// reserves memory for it does not mind.
@@ -75,7 +76,9 @@ const fn key(name: &'static str, rule: Rule) -> Key {
 
 const HEADER_DIGEST: &str = "HeaderDigest";
 const DATA_DIGEST: &str = "DataDigest";
+const FIRST_BURST: &str = "FirstBurstLength";
 const MAX_BURST: &str = "MaxBurstLength";
+const PORTAL_GROUP: &str = "TargetPortalGroupTag";
 const TIME2WAIT: &str = "DefaultTime2Wait";
 
 /// Every operational key is proposed in the first operational request: LIO asks for those that are left out, QNAP and
@@ -102,7 +105,7 @@ const KEYS: [Key; 14] = [
         },
     ), // 13.13
     key(
-        "FirstBurstLength",
+        FIRST_BURST,
         Rule::Minimum {
             ours: 65_536,
             least: 512,
@@ -151,8 +154,12 @@ pub(super) struct Login {
     transit: bool,
     requests: u8,
     responses: u8,
-    /// Keys of `KEYS` that the target has answered.
-    answered: u32,
+    /// Keys that the target has sent.
+    seen: Seen,
+    /// The portal group that discovery named.
+    group: Option<u16>,
+    /// The answer to FirstBurstLength.
+    first_burst: Option<u32>,
     /// Bytes of continued text that have been gathered.
     text_len: usize,
     agreed: Agreed,
@@ -167,7 +174,9 @@ impl Login {
             transit: false,
             requests: 0,
             responses: 0,
-            answered: 0,
+            seen: Seen::new(),
+            group: None,
+            first_burst: None,
             text_len: 0,
             agreed: Agreed {
                 max_burst: DEFAULT_MAX_BURST_BYTES,
@@ -178,6 +187,12 @@ impl Login {
                 },
             },
         }
+    }
+
+    /// The same at a portal of this group, where that is known.
+    pub(super) const fn in_group(mut self, group: Option<u16>) -> Self {
+        self.group = group;
+        self
     }
 
     /// Whether a target has answered yet: its first answer sets StatSN (4.2.2.2).
@@ -289,6 +304,10 @@ impl Login {
 
     /// The target goes to the full feature phase: what it was not willing to say by now, it does not agree to.
     fn finish(&self) -> Result<Step, Reason> {
+        // 13.14: the first burst is part of one.
+        if self.first_burst > Some(self.agreed.max_burst) {
+            return Err(Reason::Negotiation(FIRST_BURST));
+        }
         let digests = self.agreed.digests;
         match self.policy {
             Policy::Require if !digests.header => Err(Reason::Unprotected(HEADER_DIGEST)),
@@ -298,8 +317,9 @@ impl Login {
     }
 
     fn send(&mut self, transit: bool, text: &Writer<'_>) -> Result<Step, Reason> {
+        // What we have to say by ourselves always fits, so the target asks for too much.
         if text.overflowed() {
-            return Err(Reason::Protocol(Violation::Text));
+            return Err(Reason::Protocol(Violation::TooManyKeys));
         }
         self.requests = self.requests.saturating_add(1);
         if self.requests > MAX_REQUESTS {
@@ -328,6 +348,10 @@ impl Login {
             if chap && chap::is_key(name) {
                 continue;
             }
+            // 6.3: only TargetAddress may be repeated.
+            if name != "TargetAddress" {
+                self.seen.add(name).map_err(Reason::Protocol)?;
+            }
             match KEYS.iter().position(|key| key.name == name) {
                 Some(index) => self.take(index, value)?,
                 None => self.take_other(name, value, text)?,
@@ -341,14 +365,10 @@ impl Login {
         let Some(key) = KEYS.get(index) else {
             return Ok(());
         };
-        // 6.2: a key is negotiated once; before the operational stage none of these has been proposed.
-        let bit = 1u32
-            .checked_shl(u32::try_from(index).unwrap_or(0))
-            .unwrap_or(0);
-        if self.answered & bit != 0 || self.stage == Stage::Security {
+        // 6.3.2: before the operational stage none of these has been proposed, nor may it be.
+        if self.stage == Stage::Security {
             return Err(Reason::Protocol(Violation::Text));
         }
-        self.answered |= bit;
         if let Rule::Digest = key.rule {
             return self.take_digest(key.name, value);
         }
@@ -358,6 +378,7 @@ impl Login {
         };
         match key.name {
             MAX_BURST => self.agreed.max_burst = number,
+            FIRST_BURST => self.first_burst = Some(number),
             TIME2WAIT => self.agreed.time2wait_s = number.min(TIME2WAIT_MAX_S),
             _ => {}
         }
@@ -381,15 +402,22 @@ impl Login {
         Ok(())
     }
 
+    /// 13.9: the group of the portal that this is.
+    fn take_group(&self, value: &str) -> Result<(), Reason> {
+        let found = parse_number(value).and_then(|tag| u16::try_from(tag).ok());
+        let found = found.ok_or(Reason::Negotiation(PORTAL_GROUP))?;
+        match self.group {
+            Some(expected) if expected != found => Err(Reason::PortalGroup { expected, found }),
+            _ => Ok(()),
+        }
+    }
+
     /// A key that the target brought up.
     fn take_other(&mut self, name: &str, value: &str, text: &mut Writer<'_>) -> Result<(), Reason> {
         match name {
             "AuthMethod" if value != "None" => return Err(Reason::Authentication),
             "AuthMethod" | "TargetAlias" | "TargetAddress" => {}
-            "TargetPortalGroupTag" => {
-                let tag = parse_number(value).filter(|tag| *tag <= 0xffff);
-                tag.ok_or(Reason::Negotiation("TargetPortalGroupTag"))?;
-            }
+            PORTAL_GROUP => return self.take_group(value),
             // 13.23: must be understood; this value asks for nothing.
             "TaskReporting" => text.pair(name, "RFC3720"),
             // 13.24: the lower level counts, and RFC 7143 is 1.
@@ -440,3 +468,6 @@ fn judge(rule: Rule, value: &str) -> Result<Option<u32>, ()> {
         Rule::Declared { least, most, .. } => number(least, most),
     }
 }
+
+#[cfg(test)]
+mod tests;

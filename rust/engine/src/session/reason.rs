@@ -62,8 +62,12 @@ pub enum Violation {
     Version,
     /// Login: no session handle at the end (11.13.3).
     NoSessionHandle,
-    /// Login: text is malformed (6.1), too long, or has a key twice (6.2).
+    /// Login: text is malformed (6.1), or has a key that does not belong there.
     Text,
+    /// Login: a key came twice (6.3).
+    RepeatedKey,
+    /// Login: more keys than there are, or than can be answered.
+    TooManyKeys,
     /// Login: too many steps.
     EndlessLogin,
     /// The data of an identity command makes no sense.
@@ -142,6 +146,13 @@ pub enum Reason {
     Redirected(Redirect),
     /// The target sends us somewhere where we cannot go.
     BadRedirect(RedirectError),
+    /// The portal is of another group than discovery said (13.9).
+    PortalGroup {
+        /// What discovery said.
+        expected: u16,
+        /// What the target says.
+        found: u16,
+    },
     /// The target wants another authentication than none.
     Authentication,
     /// CHAP is required, and failed.
@@ -193,6 +204,7 @@ impl Reason {
             | Self::Negotiation(_)
             | Self::Unprotected(_)
             | Self::BadRedirect(_)
+            | Self::PortalGroup { .. }
             | Self::Reserved
             | Self::WrongImage(_)
             | Self::Repeated(_) => true,
@@ -257,6 +269,8 @@ impl fmt::Display for Violation {
             Self::Version => f.write_str("the version of the protocol is not 0"),
             Self::NoSessionHandle => f.write_str("the login ended without a session handle"),
             Self::Text => f.write_str("login text is malformed"),
+            Self::RepeatedKey => f.write_str("login text has a key twice"),
+            Self::TooManyKeys => f.write_str("login text has too many keys"),
             Self::EndlessLogin => f.write_str("the login does not come to an end"),
             Self::Malformed => {
                 f.write_str("the logical unit describes itself in a way that makes no sense")
@@ -351,6 +365,10 @@ impl fmt::Display for Reason {
             Self::BadRedirect(error) => {
                 write!(f, "login refused: the target has moved, but {error}")
             }
+            Self::PortalGroup { expected, found } => write!(
+                f,
+                "login given up: the portal is of group {found}, not of {expected} as discovery said"
+            ),
             Self::Authentication => f.write_str("login refused: the target wants authentication"),
             Self::Chap(fault) => write!(f, "login given up: CHAP is required, and {fault}"),
             Self::Negotiation(key) => write!(

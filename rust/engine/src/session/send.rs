@@ -352,7 +352,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             opcode: opcode::LOGIN_REQUEST | opcode::IMMEDIATE,
             flags,
             data_len,
-            isid: self.config.isid,
+            isid: self.name.isid(),
             itt: self.login_tag.into(),
             cmd_sn: self.numbers.cmd_sn.0.into(),
             exp_stat_sn: self.numbers.exp_stat_sn.0.into(),

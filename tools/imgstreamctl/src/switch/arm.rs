@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use imgstream_engine::pair;
+use imgstream_engine::session::isid;
 use imgstream_proto::disk::settings::{Network, Settings, Tunables};
 use imgstream_proto::disk::superblock::{
     Canary, Checkpoint, ImageIdentity, Name, Origin, Portal, Superblock, Vpd83,
@@ -94,8 +95,7 @@ fn origin(remote: &Remote, uuid: &[u8; 16]) -> Result<Origin> {
         portals,
         initiator_name: Name::new(remote.initiator_name.as_bytes())
             .ok_or_else(|| long("the initiator's name"))?,
-        // RFC 7143 section 11.12.5: type 10b, a random number and a qualifier.
-        isid: [0x80, a, b, c, d, 0],
+        isid: isid::installation([a, b, c, d]),
         digests: remote.digest,
     })
 }
