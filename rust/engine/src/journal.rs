@@ -165,11 +165,13 @@ pub fn replay(
         for record in transaction.records() {
             apply(&record);
         }
-        head = Checkpoint {
-            sequence: head.sequence.saturating_add(1),
-            position_bytes: position_bytes.saturating_add(transaction.len_bytes()),
-        };
         transactions = transactions.saturating_add(1);
+        head.position_bytes = position_bytes.saturating_add(transaction.len_bytes());
+        // Nothing follows the last number; looking for it again would find the same transaction for ever.
+        let Some(sequence) = head.sequence.checked_add(1) else {
+            break;
+        };
+        head.sequence = sequence;
     }
     match copies.newer_than(head.sequence) {
         Some((found, position_bytes)) => Err(Damage::Hole {
