@@ -24,8 +24,9 @@ network() {
 		ip -n far addr add $far_address/24 dev far0 && ip -n far link set far0 up
 }
 
+# The wire goes first: what is in a namespace goes some time after it.
 network_away() {
-	ip netns del far && ip route del unreachable 192.0.2.0/24 metric 9999
+	ip link del near0 && ip netns del far && ip route del unreachable 192.0.2.0/24 metric 9999
 }
 
 # serve_far FILE [OPTION...]: as serve, over there; stop_serving ends it.

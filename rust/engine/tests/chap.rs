@@ -91,7 +91,8 @@ fn comes_through(mut rig: Rig, what: &str) -> Rig {
     rig
 }
 
-/// Three connections in a row end so, at the pace of what only a person can help, and no login comes through.
+/// Three connections in a row end so, at the pace of what only a person can help, and nothing is asked for, whatever the
+/// target takes for a login.
 #[track_caller]
 fn is_left(mut rig: Rig, reason: Reason) -> Rig {
     rig.read(0, 0, 512);
@@ -100,7 +101,7 @@ fn is_left(mut rig: Rig, reason: Reason) -> Rig {
     assert_eq!(rig.reasons[..3], [reason; 3]);
     assert!(reason.is_refusal() == (rig.now - start >= 60_000));
     assert!(rig.ready.is_empty() && rig.done.is_empty());
-    assert_eq!(rig.target.logins, 0);
+    assert_eq!(rig.target.deepest, 0);
     rig
 }
 
