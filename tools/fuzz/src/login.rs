@@ -18,7 +18,7 @@ use crate::peer::{check_told, config, Peer};
 /// Requests that a login may take: as many as the session allows itself, and one more to notice it.
 const MAX_REQUESTS: usize = 17;
 /// CSG 1, NSG 3, T: the end of a login.
-const END: u8 = flag::TRANSIT | 1 << 2 | 3;
+const END: u8 = flag::TRANSIT | (1 << 2) | 3;
 
 /// An answer as the input has it.
 struct Answer<'a> {

@@ -116,11 +116,11 @@ pub(crate) fn answers() -> Vec<Vec<u8>> {
 pub(crate) fn scripts() -> Vec<Vec<u8>> {
     const READS: [u8; 12] = [0, 1, 0, 3, 0, 2, 16, 39, 0, 3, 64, 0];
     let script = |settings: u8, middle: &[u8]| [&[settings][..], &READS, middle, &[3, 40]].concat();
-    let faults = (0..56).map(|kind| script(kind << 1 | 1, &[10, 0x12, kind, 0x51, 1]));
+    let faults = (0..56).map(|kind| script((kind << 1) | 1, &[10, 0x12, kind, 0x51, 1]));
     let disturb = |kind: u8| {
         // Logged in, and with PDUs on their way.
         let on_the_way = [3, 12, 0, 9, 5, 3, 0, 8, 5, 7, 5, 255, 5, 255, 12, kind];
-        script(kind << 4 | 5, &[&on_the_way[..], &[1, 7, 16]].concat())
+        script((kind << 4) | 5, &[&on_the_way[..], &[1, 7, 16]].concat())
     };
     let rest = [
         script(1, &[3, 30, 15, 0]),

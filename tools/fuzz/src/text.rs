@@ -67,11 +67,14 @@ fn bytes(value: &str) -> Option<Vec<u8>> {
     let mut all: Vec<bool> = vec![false; if base64 { 0 } else { digits.len() % 2 * 4 }];
     for digit in digits.chars() {
         let value = value(digit)?;
-        all.extend((0..bits).rev().map(|bit| value >> bit & 1 != 0));
+        all.extend((0..bits).rev().map(|bit| (value >> bit) & 1 != 0));
     }
     let whole = all.chunks_exact(8);
     let unused = whole.remainder().contains(&true);
-    let byte = |bits: &[bool]| bits.iter().fold(0, |byte, bit| byte << 1 | u8::from(*bit));
+    let byte = |bits: &[bool]| {
+        bits.iter()
+            .fold(0, |byte, bit| (byte << 1) | u8::from(*bit))
+    };
     (!unused).then(|| whole.map(byte).collect())
 }
 

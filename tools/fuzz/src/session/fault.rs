@@ -122,6 +122,6 @@ fn read_fault(kind: u8, a: u8, b: u8) -> ReadFault {
         53 => ReadFault::Forged(a, ForgedTag::Live),
         54 => ReadFault::Forged(a, ForgedTag::Unknown),
         55 => ReadFault::Forged(a, ForgedTag::Reserved),
-        _ => ReadFault::Sense(kind & 3 | a & 0x0c, a >> 4 | 0x20, b),
+        _ => ReadFault::Sense((kind & 3) | (a & 0x0c), (a >> 4) | 0x20, b),
     }
 }
