@@ -7,13 +7,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context, Result};
-use imgstream_engine::session::{Config, Event, Facts, Name, Session, Timing, Want, SCRATCH_BYTES};
+use imgstream_engine::session::{
+    isid, Config, Event, Facts, Name, Session, Timing, Want, SCRATCH_BYTES,
+};
 use imgstream_proto::iscsi::digest::Policy;
 
 /// Our own name.
 pub(crate) const INITIATOR: &str = "iqn.2026-11.net.imgstream:test";
-/// Our session identifier.
-pub(crate) const ISID: [u8; 6] = [0x80, 1, 2, 3, 0, 1];
+/// Our session identifier: that of the first session of whoever uses the disk that is laid out, so that a second layout ends
+/// that session, as another computer with a copy of the disk would.
+pub(crate) const ISID: [u8; 6] = isid::installation([1, 2, 3, 0]);
 
 /// Logs in and returns what was found.
 pub(crate) fn probe(portal: SocketAddr, target: &str) -> Result<Facts> {
