@@ -47,9 +47,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         let reason = Reason::Rejected(header.reason);
         let quoted = self.aux().first_chunk().map(ScsiCommand::decode);
         let command = quoted.filter(|q| q.opcode & opcode::MASK == opcode::SCSI_COMMAND);
-        let blamed = command.and_then(|q| self.owner(q.itt.get()).ok().map(|(owner, _)| owner));
-        match blamed {
-            Some(owner) => self.end_owner(owner, reason),
+        match command {
+            Some(quoted) => self.end_owner_of(quoted.itt.get(), reason),
             None => self.end(reason),
         }
         Ok(())
