@@ -18,6 +18,7 @@ help:
 	@echo '  check        what has to pass before every merge: all of these, and a part of them on the debug kernel'
 	@echo '  check-long   everything in check, with many more random cases and the long tests, and the demo'
 	@echo '  test-unit    cargo test, and the tests of the test runner'
+	@echo '  fuzz         arbitrary bytes, chosen by libFuzzer, for everything that reads what a target or a disk says'
 	@echo '  selftest     the module in virtual machines; TESTS="test_module_01 ..." for some'
 	@echo '               KERNEL=debug: on the debug kernel, where every detector is on'
 	@echo '  kunit        tests inside of the debug kernel'
@@ -34,7 +35,7 @@ help:
 	@echo '  DESTDIR and KVER (for install), TESTS (for selftest), KERNEL (stock, debug or debug-long),'
 	@echo '  IMGSTREAM_JOBS (virtual machines that selftest runs at a time)'
 
-.PHONY: module tools test-unit selftest kunit e2e demo lint format
+.PHONY: module tools test-unit fuzz selftest kunit e2e demo lint format
 module selftest: export IMGSTREAM_FLAVOR := $(or $(KERNEL),stock)
 kunit: export IMGSTREAM_FLAVOR := debug
 e2e demo: export IMGSTREAM_FLAVOR := stock
@@ -47,6 +48,9 @@ tools:
 
 test-unit:
 	@$(IN_ROOT) scripts/test-unit
+
+fuzz:
+	@$(IN_ROOT) scripts/fuzz
 
 selftest: module tools
 	@$(IN_ROOT) selftests/run $(TESTS)

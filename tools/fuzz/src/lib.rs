@@ -3,7 +3,7 @@
 //! Arbitrary bytes for everything that reads what a target or a disk says, and what must hold whatever they are.
 //!
 //! Each target is a plain function of bytes, which panics where a promise is broken. libFuzzer looks for such bytes
-//! (the program `imgstream-fuzz`); seeds and the inputs of `regressions` are replayed by `cargo test`.
+//! (`scripts/fuzz`); the inputs of `corpus` and `regressions`, and seeds, are replayed by `cargo test`.
 
 #![forbid(unsafe_code)]
 

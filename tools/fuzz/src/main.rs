@@ -22,6 +22,9 @@ extern "C" {
     fn LLVMFuzzerRunDriver(argc: *mut c_int, argv: *mut *mut *mut c_char, body: Body) -> c_int;
 }
 
+/// Names the target for the processes that libFuzzer starts from this program, with its own arguments only.
+const AGAIN: &str = "IMGSTREAM_FUZZ_TARGET";
+
 /// The target that runs.
 static RUNNING: OnceLock<&Target> = OnceLock::new();
 
@@ -46,6 +49,9 @@ unsafe extern "C" fn run(data: *const u8, len: usize) -> c_int {
 fn main() {
     let mut arguments = std::env::args();
     let program = arguments.next().unwrap_or_default();
+    if let Ok(name) = std::env::var(AGAIN) {
+        return fuzz(&program, &name, arguments);
+    }
     match (arguments.next().as_deref(), arguments.len()) {
         (Some("seeds"), 1) => {
             let dir = arguments.next().unwrap_or_default();
@@ -74,6 +80,7 @@ fn fuzz(program: &str, name: &str, arguments: std::env::Args) {
         exit(2);
     };
     RUNNING.get_or_init(|| target);
+    std::env::set_var(AGAIN, name);
     let own = [program.to_owned(), format!("-max_len={}", target.max_len)];
     let all = own.into_iter().chain(arguments);
     // An argument that came from a command line holds no zero byte.

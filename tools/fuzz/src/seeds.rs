@@ -64,10 +64,33 @@ pub(crate) fn logins() -> Vec<Vec<u8>> {
         let pairs = keys.map(|pair| pair.split_once('=').unwrap());
         t.settings.proposals = pairs.map(|(k, v)| (k.into(), v.into())).to_vec();
     });
-    [plain, pieces, proposals]
-        .iter()
-        .map(|r| login(r))
-        .collect()
+    let recorded = [plain, pieces, proposals];
+    recorded.iter().map(|r| login(r)).chain(chap()).collect()
+}
+
+/// CHAP as the login target computes it, one-way and mutual.
+fn chap() -> [Vec<u8>; 2] {
+    let login = |how: u8, challenge: &[u8], response: &[u8]| {
+        let method = b"TargetPortalGroupTag=1\0AuthMethod=CHAP\0";
+        let end = b"HeaderDigest=CRC32C\0DataDigest=CRC32C\0MaxBurstLength=65536\0";
+        let answers: [(u8, &[u8]); 4] =
+            [(0, method), (0, challenge), (0x81, response), (0x87, end)];
+        let mut input = vec![how, 7, 255];
+        for (flags, text) in answers {
+            input.extend([flags, 0, text.len() as u8, 0]);
+            input.extend_from_slice(text);
+        }
+        input
+    };
+    let response = format!("CHAP_N=the-target\0CHAP_R=0x{}\0", "07".repeat(32));
+    [
+        login(4, b"CHAP_A=5\0CHAP_I=7\0CHAP_C=0x123\0", b""),
+        login(
+            13,
+            b"CHAP_A=7\0CHAP_I=255\0CHAP_C=0bAAAB\0",
+            response.as_bytes(),
+        ),
+    ]
 }
 
 /// The answers to a login as the login target takes them.
@@ -116,7 +139,10 @@ pub(crate) fn answers() -> Vec<Vec<u8>> {
 pub(crate) fn scripts() -> Vec<Vec<u8>> {
     const READS: [u8; 12] = [0, 1, 0, 3, 0, 2, 16, 39, 0, 3, 64, 0];
     let script = |settings: u8, middle: &[u8]| [&[settings][..], &READS, middle, &[3, 40]].concat();
-    let faults = (0..56).map(|kind| script((kind << 1) | 1, &[10, 0x12, kind, 0x51, 1]));
+    // On each connection the first three reads are the identity check's.
+    let fault =
+        |place: u8| (0..56).map(move |kind| script((kind << 1) | 1, &[10, place, kind, 0x51, 1]));
+    let faults = fault(0x12).chain(fault(0x43));
     let disturb = |kind: u8| {
         // Logged in, and with PDUs on their way.
         let on_the_way = [3, 12, 0, 9, 5, 3, 0, 8, 5, 7, 5, 255, 5, 255, 12, kind];

@@ -22,7 +22,7 @@ fn replay(name: &str) {
     let target = find(name).unwrap();
     let corpus = inputs(&top.join("corpus").join(name));
     let seeds = (target.seeds)();
-    assert!(seeds.len() > 1);
+    assert!(seeds.len() > 1 && corpus.len() > 1);
     let regressions = inputs(&top.join("regressions").join(name));
     for input in seeds.iter().chain(&corpus).chain(&regressions) {
         assert!(input.len() <= target.max_len);
