@@ -105,6 +105,9 @@ mod tests {
             }
             prop_assert_eq!(&name.isid()[..4], &base[..4]);
             prop_assert_eq!(name.isid() == session(base, other), number == other && flips % 6 < 3);
+            // The nearest that chance can bring, too.
+            let nearest = beside(base, [random[3], number]);
+            prop_assert_ne!(nearest, session(base, number));
             let mut stranger = SessionName::new(beside(base, beside_it));
             for _ in 0..flips {
                 prop_assert_ne!(stranger.isid(), name.isid());

@@ -32,6 +32,7 @@ proptest! {
                     prop_assert_eq!(settle(key.rule, theirs.min(ours)), Ok(Some(theirs.min(ours))));
                     prop_assert_eq!(settle(key.rule, theirs).is_ok(), theirs <= ours);
                     prop_assert!(least == 0 || settle(key.rule, least - 1).is_err());
+                    prop_assert!(settle(key.rule, ours + 1).is_err());
                 }
                 Rule::Maximum { ours, most } => {
                     let theirs = theirs.min(most);
