@@ -216,6 +216,8 @@ impl Driver {
         while let Some(event) = self.session.event() {
             match event {
                 Event::Ready(_) => self.ready(link),
+                // Only of discovery sessions.
+                Event::Discovered => {}
                 Event::ReadDone { id, result } => self.read_done(link, id, result, ended),
                 Event::Disconnect(reason) => self.disconnect(link, reason),
             }

@@ -26,6 +26,7 @@ mod complaint;
 mod config;
 mod credentials;
 mod digest;
+mod discover;
 mod events;
 mod full;
 mod history;
@@ -55,15 +56,17 @@ pub use config::{
     MAX_READS, MAX_READ_BYTES,
 };
 pub use credentials::{Account, Credentials, Crypto, Hash, Secret};
+pub use discover::{Found, Targets, DISCOVERY_BYTES, MAX_LIST_BYTES};
 pub use reason::{ChapFault, Mismatch, ReadError, Reason, Violation};
 pub use redirect::{Redirect, RedirectError};
 
 use backoff::Backoff;
 use chap::Chap;
+use discover::Discover;
 use history::History;
 use identify::Identify;
 use isid::SessionName;
-use login::Login;
+use login::{Kind, Login};
 use reads::Reads;
 use receive::Receive;
 use send::Outbox;
@@ -121,6 +124,8 @@ pub enum Want<'a> {
 pub enum Event {
     /// The login is through, and this is the right image.
     Ready(Facts),
+    /// The list of targets is there: [`Session::targets`].
+    Discovered,
     /// A read has ended; its buffer is valid if the result is `Ok`.
     ReadDone {
         /// Which read.
@@ -143,6 +148,8 @@ pub enum Stage {
     Identify,
     /// Reads are served.
     Ready,
+    /// Asking for targets.
+    Discover,
     /// Logging out.
     Logout,
 }
@@ -213,6 +220,8 @@ pub struct Session<B> {
     /// Without it no authentication is offered, with it no login comes through without.
     chap: Option<Chap>,
     identify: Identify,
+    /// This is a discovery session.
+    discover: Option<Discover>,
     reads: Reads,
     receive: Receive,
     send: Outbox,
@@ -247,6 +256,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             login_tag: 0,
             chap: None,
             identify: Identify::new(),
+            discover: None,
             reads: Reads::new(),
             receive: Receive::new(),
             send: Outbox::new(),
@@ -300,6 +310,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             self.tell_ready = false;
             return self.facts.map(Event::Ready);
         }
+        if self.list_is_new() {
+            return Some(Event::Discovered);
+        }
         if let Some((id, result)) = self.reads.pop_done() {
             return Some(Event::ReadDone { id, result });
         }
@@ -314,7 +327,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     pub fn logout(&mut self, now_ms: u64) {
         self.set_now(now_ms);
         match self.stage {
-            Stage::Identify | Stage::Ready => self.begin_logout(Reason::LoggedOut),
+            Stage::Identify | Stage::Ready | Stage::Discover => {
+                self.begin_logout(Reason::LoggedOut)
+            }
             Stage::Login => self.end(Reason::LoggedOut),
             Stage::Down | Stage::Logout => {}
         }
@@ -371,7 +386,13 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             cmd_sn: Sna(1),
             ..Numbers::default()
         };
-        self.login = Login::new(self.config.digests).in_group(self.group);
+        let kind = match self.discover {
+            Some(_) => Kind::Discovery,
+            None => Kind::Normal,
+        };
+        self.login = Login::new(self.config.digests)
+            .of_kind(kind)
+            .in_group(self.group);
         self.identify = Identify::new();
         self.receive = Receive::new();
         self.send = Outbox::new();

@@ -74,7 +74,7 @@ impl Computer {
     fn events(&mut self) {
         while let Some(event) = self.session.event() {
             match event {
-                Event::Ready(_) => {}
+                Event::Ready(_) | Event::Discovered => {}
                 Event::ReadDone { result, .. } => {
                     assert_eq!(result, Ok(()));
                     assert_eq!(self.buffer, image(IMAGE_BYTES)[..4096]);

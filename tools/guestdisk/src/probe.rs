@@ -51,7 +51,7 @@ pub(crate) fn probe(portal: SocketAddr, target: &str) -> Result<Facts> {
             match event {
                 Event::Ready(facts) => return Ok(facts),
                 Event::Disconnect(reason) => bail!("{reason}"),
-                Event::ReadDone { .. } => {}
+                Event::ReadDone { .. } | Event::Discovered => {}
             }
         }
         let got = match session.want() {

@@ -340,6 +340,8 @@ impl Link {
                     self.portals.ready();
                     return Happened::Ready(facts);
                 }
+                // Only of discovery sessions.
+                Event::Discovered => {}
                 Event::ReadDone { id, result } => {
                     self.progress = Instant::now();
                     let offset = chunks.end(id).unwrap_or(0);

@@ -5,12 +5,13 @@
 use std::collections::BTreeSet;
 
 use imgstream_proto::iscsi::bhs::{
-    flag, opcode, AnyHeader, LogoutRequest, LogoutResponse, NopIn, NopOut, BHS_BYTES,
+    flag, opcode, AnyHeader, LogoutRequest, LogoutResponse, NopIn, NopOut, TextRequest, BHS_BYTES,
     DEFAULT_MAX_RECV_BYTES, NO_TAG,
 };
 use imgstream_proto::iscsi::digest::Digests;
 use imgstream_proto::iscsi::sna::Sna;
 
+use crate::discover::Exchange;
 use crate::fault::Fault;
 use crate::foreign::TASK_REQUEST;
 use crate::login::Login;
@@ -43,6 +44,9 @@ pub struct Connection {
     /// Bytes after which the connection ends, counted in what is sent from now on.
     pub(crate) cut: Option<usize>,
     pub(crate) login: Option<Login>,
+    /// A discovery session, and its text.
+    pub(crate) discovery: bool,
+    pub(crate) text: Exchange,
     pub(crate) settings: Settings,
     /// Digests that were negotiated, and those that are in effect.
     pub(crate) agreed: Digests,
@@ -75,6 +79,8 @@ impl Connection {
             logged_out: false,
             cut: None,
             login: Some(Login::new()),
+            discovery: false,
+            text: Exchange::default(),
             settings: settings.clone(),
             agreed: Digests::default(),
             digests: Digests::default(),
@@ -186,6 +192,9 @@ impl Connection {
         match (header.opcode & opcode::MASK, self.is_logged_in()) {
             (opcode::LOGIN_REQUEST, false) => self.take_login(target, bytes, data),
             (opcode::SCSI_COMMAND, true) => self.take_command(target, bytes, data),
+            (opcode::TEXT_REQUEST, true) => {
+                self.take_text(target, &TextRequest::decode(bytes), data)
+            }
             (opcode::NOP_OUT, true) => self.take_nop(target, &NopOut::decode(bytes), data),
             (opcode::LOGOUT_REQUEST, true) => {
                 self.take_logout(target, &LogoutRequest::decode(bytes))

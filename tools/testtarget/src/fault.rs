@@ -2,6 +2,7 @@
 
 //! Faults and where they are played.
 
+use crate::discover::TextFault;
 use crate::wire::{Damage, Phase};
 
 /// What the target does wrong with one READ(16).
@@ -154,6 +155,8 @@ pub enum LoginFault {
 pub enum Fault {
     /// During the `nth` answer of a login.
     Login(LoginFault),
+    /// With the `nth` answer to SendTargets.
+    Text(TextFault),
     /// With the `nth` READ(16).
     Read(ReadFault),
     /// Pings the initiator before it answers the `nth` READ(16), this many times.

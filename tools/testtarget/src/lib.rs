@@ -11,6 +11,7 @@
 mod chap;
 mod connection;
 mod digest;
+mod discover;
 mod fault;
 mod foreign;
 mod login;
@@ -25,6 +26,7 @@ mod wire;
 pub use chap::{hash, Account, Chap, ChapLog};
 pub use connection::Connection;
 pub use digest::Willing;
+pub use discover::TextFault;
 pub use fault::{Announcement, Fault, ForgedTag, LoginFault, Plan, ReadFault};
 pub use script::help;
 pub use server::Server;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub text_piece: Option<usize>,
     /// The first piece of each login text has this size; what follows is one piece, or several of `text_piece`.
     pub text_split: Option<usize>,
+    /// What it offers: names and addresses.
+    pub targets: Vec<(String, Vec<String>)>,
     /// Keys that the target proposes itself in the operational stage, before it agrees to its end.
     pub proposals: Vec<(String, String)>,
     /// Keys that it answers with something else than negotiation gives; an empty value leaves the answer out.
@@ -108,6 +112,7 @@ impl Default for Settings {
             data_digest: Willing::Never,
             text_piece: None,
             text_split: None,
+            targets: vec![("iqn.2026-11.test.imgstream:image".into(), Vec::new())],
             proposals: Vec::new(),
             answers: Vec::new(),
             chap: None,

@@ -204,12 +204,19 @@ impl Connection {
         self.expect(target, whole, "login text is malformed");
         if stage == 0 && login.answers == 1 {
             let has = |key: &str, value: &str| pairs.contains(&(key, value));
-            let named =
-                has("TargetName", &self.settings.target_name) && has("SessionType", "Normal");
+            self.discovery = has("SessionType", "Discovery");
+            let named = match self.discovery {
+                true => !pairs.iter().any(|(k, _)| *k == "TargetName"),
+                false => {
+                    has("TargetName", &self.settings.target_name) && has("SessionType", "Normal")
+                }
+            };
             let polite = pairs.iter().any(|(k, _)| *k == "InitiatorName")
                 && (has("AuthMethod", "None") || has("AuthMethod", "CHAP"));
             self.expect(target, named && polite, "first login request lacks a key");
-            self.push_answer(&mut text, "TargetPortalGroupTag", "1");
+            if !self.discovery {
+                self.push_answer(&mut text, "TargetPortalGroupTag", "1");
+            }
             let method = match self.settings.chap {
                 Some(_) => "CHAP",
                 None => "None",
@@ -227,7 +234,7 @@ impl Connection {
             let proposed = |name: &&str| pairs.iter().any(|(key, _)| key == name);
             self.expect(
                 target,
-                OPERATIONAL_KEYS.iter().all(proposed),
+                self.discovery || OPERATIONAL_KEYS.iter().all(proposed),
                 "operational keys are left out",
             );
         }

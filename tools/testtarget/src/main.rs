@@ -26,6 +26,9 @@ struct Args {
     /// Name of the target.
     #[arg(long, default_value = "iqn.2026-11.test.imgstream:image")]
     target_name: String,
+    /// Where discovery says that the target is, as HOST[:PORT],GROUP; else it names the target only.
+    #[arg(long, value_name = "ADDRESS")]
+    offered_at: Vec<String>,
     /// Number of the logical unit.
     #[arg(long, default_value_t = 1)]
     lun: u64,
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), String> {
     let mut target = Target::new(Arc::new(open(&args.file)?));
     target.settings.target_name = args.target_name.clone();
+    target.settings.targets = vec![(args.target_name.clone(), args.offered_at.clone())];
     target.settings.lun = args.lun;
     target.settings.segment_bytes = args.segment_bytes;
     target.settings.window = args.window;

@@ -109,6 +109,7 @@ const PHASES: &[(&str, Phase)] = &[
     ("logout", Phase::Opcode(opcode::LOGOUT_RESPONSE)),
     ("async", Phase::Opcode(opcode::ASYNC_MESSAGE)),
     ("reject", Phase::Opcode(opcode::REJECT)),
+    ("text", Phase::Opcode(opcode::TEXT_RESPONSE)),
 ];
 
 /// The list of all faults, for people.

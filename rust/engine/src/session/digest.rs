@@ -19,7 +19,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     pub fn digests(&self) -> Digests {
         match self.stage {
             Stage::Down | Stage::Login => Digests::default(),
-            Stage::Identify | Stage::Ready | Stage::Logout => self.login.agreed().digests,
+            Stage::Identify | Stage::Ready | Stage::Discover | Stage::Logout => {
+                self.login.agreed().digests
+            }
         }
     }
 

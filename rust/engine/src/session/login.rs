@@ -125,6 +125,16 @@ const KEYS: [Key; 14] = [
     key("ErrorRecoveryLevel", Rule::Minimum { ours: 0, least: 0 }), // 13.20
 ];
 
+/// Those that discovery sessions have, too.
+const DISCOVERY_KEYS: [&str; 6] = [
+    HEADER_DIGEST,
+    DATA_DIGEST,
+    "MaxRecvDataSegmentLength",
+    TIME2WAIT,
+    "DefaultTime2Retain",
+    "ErrorRecoveryLevel",
+];
+
 /// What was agreed on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Agreed {
@@ -145,6 +155,15 @@ pub(super) enum Step {
     Done,
 }
 
+/// What a session is for (13.21).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A logical unit is read.
+    Normal,
+    /// Targets are looked for.
+    Discovery,
+}
+
 /// One login.
 #[derive(Debug)]
 pub(super) struct Login {
@@ -156,6 +175,7 @@ pub(super) struct Login {
     responses: u8,
     /// Keys that the target has sent.
     seen: Seen,
+    kind: Kind,
     /// The portal group that discovery named.
     group: Option<u16>,
     /// The answer to FirstBurstLength.
@@ -175,6 +195,7 @@ impl Login {
             requests: 0,
             responses: 0,
             seen: Seen::new(),
+            kind: Kind::Normal,
             group: None,
             first_burst: None,
             text_len: 0,
@@ -187,6 +208,12 @@ impl Login {
                 },
             },
         }
+    }
+
+    /// The same for a session of this kind.
+    pub(super) const fn of_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// The same at a portal of this group, where that is known.
@@ -223,8 +250,13 @@ impl Login {
         text: &mut Writer<'_>,
     ) -> Result<Step, Reason> {
         text.pair("InitiatorName", config.initiator_name.as_str());
-        text.pair("TargetName", config.target_name.as_str());
-        text.pair("SessionType", "Normal");
+        match self.kind {
+            Kind::Normal => {
+                text.pair("TargetName", config.target_name.as_str());
+                text.pair("SessionType", "Normal");
+            }
+            Kind::Discovery => text.pair("SessionType", "Discovery"),
+        }
         let Some(chap) = chap else {
             text.pair("AuthMethod", "None");
             return self.send(true, text);
@@ -296,7 +328,7 @@ impl Login {
             Stage::Operational => self.finish(),
             Stage::Security => {
                 self.stage = Stage::Operational;
-                propose(self.policy, text);
+                propose(self.kind, self.policy, text);
                 self.send(true, text)
             }
         }
@@ -432,9 +464,10 @@ impl Login {
     }
 }
 
-/// Proposes every operational key.
-fn propose(policy: Policy, text: &mut Writer<'_>) {
-    for key in &KEYS {
+/// Proposes every operational key, or those that are not irrelevant where nothing is read (13).
+fn propose(kind: Kind, policy: Policy, text: &mut Writer<'_>) {
+    let of_kind = |key: &&Key| kind == Kind::Normal || DISCOVERY_KEYS.contains(&key.name);
+    for key in KEYS.iter().filter(of_kind) {
         match key.rule {
             Rule::Digest => text.pair(key.name, policy.proposal()),
             Rule::Boolean(ours) => text.pair(key.name, ours),

@@ -62,8 +62,12 @@ pub enum Violation {
     Version,
     /// Login: no session handle at the end (11.13.3).
     NoSessionHandle,
-    /// Login: text is malformed (6.1), or has a key that does not belong there.
+    /// Text is malformed (6.1), or has a key that does not belong there.
     Text,
+    /// Text: F, C and the target's tag contradict each other (11.11).
+    TextFlags,
+    /// Text: too many answers.
+    EndlessText,
     /// Login: a key came twice (6.3).
     RepeatedKey,
     /// Login: more keys than there are, or than can be answered.
@@ -163,6 +167,8 @@ pub enum Reason {
     Unprotected(&'static str),
     /// Login or identity check took too long.
     LoginTimeout,
+    /// The list of targets took too long.
+    ListTimeout,
     /// Nothing came for too long, not even an answer to a ping.
     Silent,
     /// The target lives, but reads do not get on.
@@ -268,7 +274,9 @@ impl fmt::Display for Violation {
             Self::Stage => f.write_str("login stage is not the one asked for"),
             Self::Version => f.write_str("the version of the protocol is not 0"),
             Self::NoSessionHandle => f.write_str("the login ended without a session handle"),
-            Self::Text => f.write_str("login text is malformed"),
+            Self::Text => f.write_str("text is malformed"),
+            Self::TextFlags => f.write_str("flags of a text answer contradict each other"),
+            Self::EndlessText => f.write_str("the list of targets does not come to an end"),
             Self::RepeatedKey => f.write_str("login text has a key twice"),
             Self::TooManyKeys => f.write_str("login text has too many keys"),
             Self::EndlessLogin => f.write_str("the login does not come to an end"),
@@ -380,6 +388,7 @@ impl fmt::Display for Reason {
                 "login failed: {key} is required, and the target does not agree to it"
             ),
             Self::LoginTimeout => f.write_str("login took too long"),
+            Self::ListTimeout => f.write_str("the list of targets took too long"),
             Self::Silent => f.write_str("the target is silent"),
             Self::NoProgress => f.write_str("the target does not answer reads"),
             Self::WindowClosed => f.write_str("the target takes no commands"),

@@ -4,11 +4,11 @@
 
 use core::ops::DerefMut;
 
-use imgstream_proto::iscsi::bhs::{AnyHeader, BHS_BYTES};
+use imgstream_proto::iscsi::bhs::{opcode, AnyHeader, BHS_BYTES};
 use imgstream_proto::iscsi::digest::{encode, DIGEST_BYTES};
 
 use super::reason::{Reason, Violation};
-use super::{Session, Stage, Want, AUX_BYTES, INPUT_BYTES};
+use super::{Session, Stage, Want, AUX_BYTES, INPUT_BYTES, SCRATCH_BYTES};
 
 /// Where a data segment goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(super) enum Sink {
     Read { index: usize, offset: u32 },
     /// Our input area, from here on.
     Input(usize),
+    /// The list of targets, from here on.
+    List(usize),
     /// Our small area for everything else.
     Aux,
     /// Nowhere.
@@ -103,9 +105,11 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         let at = usize::try_from(at).ok()?;
         let left = usize::try_from(left).ok()?;
         let (input, rest) = self.scratch.split_at_mut_checked(INPUT_BYTES)?;
-        let aux = rest.get_mut(..AUX_BYTES)?;
+        let (own, list) = rest.split_at_mut_checked(SCRATCH_BYTES.saturating_sub(INPUT_BYTES))?;
+        let aux = own.get_mut(..AUX_BYTES)?;
         let (area, start) = match sink {
             Sink::Input(from) => (input, from.checked_add(at)?),
+            Sink::List(from) => (list, from.checked_add(at)?),
             Sink::Aux => (aux, at),
             Sink::Discard | Sink::Read { .. } => (aux, 0),
         };
@@ -180,7 +184,12 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         match self.stage {
             Stage::Down => Err(()),
             Stage::Login => self.accept_login(header),
-            Stage::Identify | Stage::Ready | Stage::Logout => self.accept_full(header),
+            Stage::Discover if header.opcode & opcode::MASK == opcode::TEXT_RESPONSE => {
+                self.accept_text(header)
+            }
+            Stage::Identify | Stage::Ready | Stage::Discover | Stage::Logout => {
+                self.accept_full(header)
+            }
         }
     }
 
@@ -250,6 +259,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         match self.stage {
             Stage::Down => {}
             Stage::Login => self.take_login(),
+            Stage::Discover => self.take_discover(),
             Stage::Identify | Stage::Ready | Stage::Logout => self.take_full(),
         }
     }

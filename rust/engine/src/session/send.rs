@@ -28,6 +28,10 @@ pub(super) const TAG_IDENTIFY: u8 = 0x80;
 const TAG_PING: u8 = 0x81;
 /// Of login and logout.
 const TAG_LOGIN: u8 = 0x82;
+/// Of text.
+pub(super) const TAG_TEXT: u8 = 0x83;
+/// Longest PDU of the full feature phase: a Text Request with its digests.
+const MAX_PDU_BYTES: usize = BHS_BYTES + 16 + 2 * DIGEST_BYTES;
 /// Reason code of a Logout Request that closes the session (11.14.1).
 const CLOSE_SESSION: u8 = 0;
 
@@ -86,7 +90,7 @@ impl Outbox {
     }
 
     const fn has_room(&self) -> bool {
-        OUT_BYTES.saturating_sub(self.end) >= BHS_BYTES + DIGEST_BYTES
+        OUT_BYTES.saturating_sub(self.end) >= MAX_PDU_BYTES
     }
 
     fn pop_pong(&mut self) -> Option<Pong> {
@@ -105,7 +109,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         }
         match self.stage {
             Stage::Down | Stage::Login => {}
-            Stage::Identify | Stage::Ready | Stage::Logout => self.fill_out(),
+            Stage::Identify | Stage::Ready | Stage::Discover | Stage::Logout => self.fill_out(),
         }
         let (start, end) = (
             OUT.saturating_add(self.send.start),
@@ -133,19 +137,20 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         match self.stage {
             Stage::Identify => self.put_identify(),
             Stage::Ready => self.put_reads(),
+            Stage::Discover if self.send.has_room() => self.put_text(),
             _ => {}
         }
     }
 
     /// Adds a PDU without data, which has no data digest either (11.2.3).
-    fn put(&mut self, pdu: &[u8; BHS_BYTES]) {
+    pub(super) fn put(&mut self, pdu: &[u8; BHS_BYTES]) {
         self.put_bytes(pdu);
         if let Some(digest) = self.header_digest(pdu) {
             self.put_bytes(&digest);
         }
     }
 
-    fn put_bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn put_bytes(&mut self, bytes: &[u8]) {
         let start = OUT.saturating_add(self.send.end);
         if let Some(room) = self
             .scratch
@@ -339,7 +344,10 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     fn put_login(&mut self, step: Step, text_len: usize) -> Result<(), Reason> {
         let Step::Send { flags } = step else {
-            self.begin_identify();
+            match self.discover {
+                Some(_) => self.begin_discover(),
+                None => self.begin_identify(),
+            }
             return Ok(());
         };
         let len = u32::try_from(text_len)

@@ -218,6 +218,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             Stage::Down => [None; 5],
             Stage::Login => one(self.clock.start, timing.login, Reason::LoginTimeout),
             Stage::Identify => one(self.clock.step, timing.login, self.identify_waits_for()),
+            Stage::Discover => one(self.clock.step, timing.login, Reason::ListTimeout),
             Stage::Logout => one(self.clock.step, timing.logout, self.send.logout_reason),
             Stage::Ready => self.limits_of_reads(),
         }

@@ -99,6 +99,8 @@ pub struct Rig {
     pub done: BTreeMap<u16, Result<(), ReadError>>,
     pub reasons: Vec<Reason>,
     pub ready: Vec<Facts>,
+    /// Lists of targets that came.
+    pub discovered: u32,
 }
 
 impl Rig {
@@ -125,6 +127,7 @@ impl Rig {
             done: BTreeMap::new(),
             reasons: Vec::new(),
             ready: Vec::new(),
+            discovered: 0,
         }
     }
 
@@ -296,6 +299,7 @@ impl Rig {
         while let Some(event) = self.session.event() {
             match event {
                 Event::Ready(facts) => self.ready.push(facts),
+                Event::Discovered => self.discovered += 1,
                 Event::ReadDone { id, result } => {
                     assert!(
                         self.done.insert(id.0, result).is_none(),

@@ -29,6 +29,8 @@ pub mod opcode {
     pub const SCSI_COMMAND: u8 = 0x01;
     /// Login Request.
     pub const LOGIN_REQUEST: u8 = 0x03;
+    /// Text Request.
+    pub const TEXT_REQUEST: u8 = 0x04;
     /// Logout Request.
     pub const LOGOUT_REQUEST: u8 = 0x06;
     /// NOP-In.
@@ -71,7 +73,7 @@ pub mod flag {
     pub const UNDERFLOW: u8 = 0x02;
     /// T of a login PDU: go to the next stage (11.12.1).
     pub const TRANSIT: u8 = 0x80;
-    /// C of a login PDU: the text goes on in the next one (11.12.2).
+    /// C of a login or text PDU: the text goes on in the next one (11.12.2, 11.10.2).
     pub const CONTINUE: u8 = 0x40;
 }
 
@@ -151,9 +153,9 @@ mod answer;
 mod request;
 
 pub use answer::{
-    AsyncMessage, DataIn, LoginResponse, LogoutResponse, NopIn, Reject, ScsiResponse,
+    AsyncMessage, DataIn, LoginResponse, LogoutResponse, NopIn, Reject, ScsiResponse, TextResponse,
 };
-pub use request::{LoginRequest, LogoutRequest, NopOut, ScsiCommand};
+pub use request::{LoginRequest, LogoutRequest, NopOut, ScsiCommand, TextRequest};
 
 header! {
     /// What every header has at the same place (11.2.1); enough to frame a PDU.

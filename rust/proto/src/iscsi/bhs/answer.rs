@@ -245,3 +245,31 @@ header! {
         reserved4: [u8; 8],
     }
 }
+
+header! {
+    /// Text Response (11.11).
+    TextResponse {
+        /// F and C.
+        flags: u8,
+        /// Zero.
+        reserved: [u8; 2],
+        /// Length of additional headers.
+        ahs_words: u8,
+        /// Length of the text.
+        data_len: DataSegmentLength,
+        /// To be copied into the request that asks for the rest, like the tag (11.11.4).
+        lun: [u8; 8],
+        /// As in the request.
+        itt: U32,
+        /// To be copied into the request that asks for the rest; none if there is none.
+        ttt: U32,
+        /// Status sequence number.
+        stat_sn: U32,
+        /// Next command sequence number that the target expects.
+        exp_cmd_sn: U32,
+        /// Last command sequence number that the target takes.
+        max_cmd_sn: U32,
+        /// Zero.
+        reserved2: [u8; 12],
+    }
+}

@@ -119,3 +119,29 @@ header! {
         reserved4: [u8; 16],
     }
 }
+
+header! {
+    /// Text Request (11.10).
+    TextRequest {
+        /// F and C.
+        flags: u8,
+        /// Zero.
+        reserved: [u8; 2],
+        /// No additional headers are used.
+        ahs_words: u8,
+        /// Length of the text.
+        data_len: DataSegmentLength,
+        /// Copied from the response that is continued, or zero.
+        lun: [u8; 8],
+        /// The same for all requests of one exchange.
+        itt: U32,
+        /// Copied from the response that is continued, or none.
+        ttt: U32,
+        /// Command sequence number.
+        cmd_sn: U32,
+        /// Next status sequence number expected.
+        exp_stat_sn: U32,
+        /// Zero.
+        reserved2: [u8; 16],
+    }
+}
