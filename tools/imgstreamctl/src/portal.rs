@@ -11,9 +11,14 @@ use crate::refusal::Refusal;
 /// iSCSI's own port.
 const PORT: u16 = 3260;
 
-/// Takes `HOST`, `HOST:PORT`, an IPv6 address, or one in brackets.
+/// Takes `HOST`, `HOST:PORT`, an IPv6 address, or one in brackets; and the tag of its portal group, as `discover` prints it.
 pub fn parse(text: &str) -> Result<String, String> {
     split(text).map(|_| text.to_string())
+}
+
+/// The portal group that has to be there, if `portal` names one.
+pub fn group(portal: &str) -> Option<u16> {
+    grouped(portal).ok()?.1
 }
 
 /// Takes the name of an iSCSI target.
@@ -31,8 +36,20 @@ pub fn parse_target(text: &str) -> Result<String, String> {
     }
 }
 
+/// RFC 7143 section 13.8: the tag stands behind a comma.
+fn grouped(text: &str) -> Result<(&str, Option<u16>), String> {
+    let Some((place, tag)) = text.split_once(',') else {
+        return Ok((text, None));
+    };
+    let group = tag
+        .parse()
+        .map_err(|_| format!("the portal group \"{tag}\" is no number from 0 to 65535"))?;
+    Ok((place, Some(group)))
+}
+
 /// Host and port.
 fn split(text: &str) -> Result<(&str, u16), String> {
+    let (text, _) = grouped(text)?;
     let (host, port) = match text.contains('/') {
         true => ("", None),
         false => parts(text)?,
@@ -123,6 +140,19 @@ mod tests {
     }
 
     #[test]
+    fn portals_may_have_a_group() {
+        for (text, place, expected) in [
+            ("10.0.2.2", "10.0.2.2:3260", None),
+            ("10.0.2.2,0", "10.0.2.2:3260", Some(0)),
+            ("[2001:db8::1]:860,65535", "[2001:db8::1]:860", Some(65_535)),
+        ] {
+            assert_eq!(group(text), expected);
+            assert_eq!(resolve(text).unwrap()[0].to_string(), place);
+            assert_eq!(parse(text), Ok(text.into()));
+        }
+    }
+
+    #[test]
     fn what_is_no_portal_is_said() {
         let wrong = |text: &str, words: &str| {
             let why = parse(text).unwrap_err();
@@ -142,6 +172,9 @@ mod tests {
         wrong("[2001:db8::1", "not closed");
         wrong("[host]:3260", "host is no IPv6 address");
         wrong("[2001:db8::1]860", "is no port");
+        for tag in ["", "one", "-1", "65536", "1,1"] {
+            wrong(&format!("192.0.2.1:860,{tag}"), "no number from 0 to 65535");
+        }
         assert!(parse("server.example:860").is_ok());
         assert!(parse("[fe80::1%eth0]:860").is_ok());
     }

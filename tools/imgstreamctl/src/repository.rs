@@ -27,8 +27,8 @@ const RECOGNISED_WITHIN: Duration = Duration::from_secs(5);
 /// The arguments that say where a published image is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Address {
-    /// Address and port of the iSCSI portal, for example 10.0.2.2:3260.
-    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = portal::parse, required_unless_present = "image")]
+    /// Address and port of the iSCSI portal, for example 10.0.2.2:3260; or as `discover` prints it, with its portal group.
+    #[arg(long, value_name = "ADDRESS[:PORT][,GROUP]", value_parser = portal::parse, required_unless_present = "image")]
     pub portal: Option<String>,
     /// Name of the iSCSI target.
     #[arg(long, value_name = "IQN", value_parser = portal::parse_target, required_unless_present = "image")]
@@ -47,8 +47,8 @@ pub struct Address {
 /// The same where a file will not do: the target has to find the image by itself.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Behind {
-    /// Address and port of the iSCSI portal, for example 10.0.2.2:3260.
-    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = portal::parse)]
+    /// Address and port of the iSCSI portal, for example 10.0.2.2:3260; or as `discover` prints it, with its portal group.
+    #[arg(long, value_name = "ADDRESS[:PORT][,GROUP]", value_parser = portal::parse)]
     portal: String,
     /// Name of the iSCSI target.
     #[arg(long, value_name = "IQN", value_parser = portal::parse_target)]
@@ -94,10 +94,11 @@ impl Address {
         let (Some(portal), Some(target)) = (&self.portal, &self.target) else {
             return Err(Error::Other("name --portal and --target".into()));
         };
-        let initiator_name = initiator_name(Path::new(INITIATOR_FILE), Path::new(MACHINE_ID));
+        let initiator_name = own_name();
         let portals = portal::resolve(portal)?;
         let mut options = Options::new(&portals, target, self.lun, &initiator_name);
         options.digests = self.digest;
+        options.portal_group = portal::group(portal);
         options.tell = |trouble| eprintln!("{trouble}");
         let client = Client::open(options).map_err(|error| failed(target, &error))?;
         if !client.digests().data {
@@ -261,6 +262,11 @@ fn failed(place: &str, error: &imgstream_initiator::Error) -> Error {
         }
         .into(),
     }
+}
+
+/// This computer's name.
+pub fn own_name() -> String {
+    initiator_name(Path::new(INITIATOR_FILE), Path::new(MACHINE_ID))
 }
 
 /// This computer's name: open-iscsi's if that is installed, else one made of

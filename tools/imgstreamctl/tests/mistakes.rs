@@ -97,7 +97,7 @@ fn values_are_checked_before_anything_is_asked() {
 #[test]
 fn all_that_is_missing_is_said_at_once() {
     for command in ["plan", "migrate"] {
-        for missing in ["--portal <ADDRESS[:PORT]>", "--target <IQN>"] {
+        for missing in ["--portal <ADDRESS[:PORT][,GROUP]>", "--target <IQN>"] {
             ends(&[command], Exit::Usage, missing);
         }
     }

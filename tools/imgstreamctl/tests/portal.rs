@@ -101,6 +101,22 @@ fn a_target_that_is_not_there() {
     refused(&server, NAME, Exit::PortalUnreachable, sentence);
 }
 
+/// What `discover` prints can be used, and is checked.
+#[test]
+fn l10_the_portal_group_of_a_discovery_has_to_be_there() {
+    let made = make(&Recipe::default());
+    let (lun, _, _) = prepare(&made, &[]);
+    let server = serve(fs::read(lun).unwrap(), |_| {});
+    let source = source();
+    let plan_in = |group: u16| plan(&source, &format!("{},{group}", server.address()), NAME);
+    let (code, _, stderr) = plan_in(1);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, stderr) = plan_in(2);
+    assert_eq!(code, i32::from(Exit::PortalUnreachable.code()), "{stderr}");
+    let sentence = "the portal is of group 1, not of 2 as discovery said";
+    assert!(stderr.contains(sentence), "{stderr}");
+}
+
 /// What `plan --digest POLICY` says through a portal that knows digests, or not.
 fn plan_with_digests(policy: &str, willing: Willing) -> (i32, String) {
     let made = make(&Recipe::default());

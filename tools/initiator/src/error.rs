@@ -26,6 +26,22 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// Somebody else may be there.
+    #[error("what listens at {portal} does not answer as an iSCSI portal: {reason}")]
+    NotIscsi {
+        /// Where.
+        portal: SocketAddr,
+        /// What is wrong.
+        reason: Reason,
+    },
+    /// There is no connection.
+    #[error("the portal {portal} {why}")]
+    Unreachable {
+        /// Where.
+        portal: SocketAddr,
+        /// What it does, or does not do.
+        why: String,
+    },
     /// Nothing got on for too long.
     #[error("the portal {portal} {why}; tried for {seconds} s")]
     Patience {

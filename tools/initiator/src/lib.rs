@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod chunks;
+mod discover;
 mod error;
 mod link;
 mod trouble;
@@ -24,6 +25,7 @@ use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use discover::{discover, DiscoveredPortal, DiscoveredTarget};
 pub use error::Error;
 pub use imgstream_engine::session::{
     Canary, Facts, Identity, Mismatch, ReadError, Reason, Redirect, RedirectError, Timing,

@@ -7,6 +7,7 @@ pub mod cancel;
 pub mod check;
 pub mod commit;
 pub mod detach;
+pub mod discover;
 pub mod dump;
 pub mod fill;
 pub mod finish_commit;
@@ -38,6 +39,8 @@ pub struct Cli {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Lists the targets that a portal offers.
+    Discover(discover::Args),
     /// Makes a published image from a raw image or disk.
     Prepare(prepare::Args),
     /// Says what a migration would do, without writing anything.
@@ -96,6 +99,7 @@ impl Command {
     /// The command's name as it is typed.
     pub fn name(&self) -> &'static str {
         match self {
+            Command::Discover(_) => "discover",
             Command::Prepare(_) => "prepare",
             Command::Plan(_) => "plan",
             Command::Migrate(_) => "migrate",
@@ -122,6 +126,7 @@ impl Command {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self {
+            Command::Discover(args) => discover::run(args),
             Command::Prepare(args) => prepare::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Migrate(args) => migrate::run(args),
