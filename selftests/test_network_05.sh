@@ -12,10 +12,6 @@
 # shellcheck source=selftests/guest/network.sh
 . /tests/network.sh
 
-local_reads() {
-	$guestdisk verify /dev/imgstream0 image --start 16 --blocks 500
-}
-
 make_image
 
 plan 19

@@ -29,14 +29,25 @@ network_away() {
 	ip link del near0 && ip netns del far && ip route del unreachable 192.0.2.0/24 metric 9999
 }
 
-# serve_far FILE [OPTION...]: as serve, over there; stop_serving ends it.
-serve_far() {
+# serve_at PORTAL FILE [OPTION...]: as serve, over there, at one of its addresses. serve_far FILE [OPTION...]: at the usual one;
+# stop_serving ends it.
+serve_at() {
+	listen=$1
+	shift
 	rm -f /tmp/served
-	nsenter --net=/run/netns/far imgstream-testtarget "$@" --listen $far_portal --target-name "$own_target" \
+	nsenter --net=/run/netns/far imgstream-testtarget "$@" --listen "$listen" --target-name "$own_target" \
 		>/tmp/served 2>&1 &
 	served=$!
 	eventually grep -qs ' at ' /tmp/served
 	may_wait 120
+}
+serve_far() {
+	serve_at $far_portal "$@"
+}
+
+# local_reads: so many blocks are right; they are here afterwards.
+local_reads() {
+	$guestdisk verify /dev/imgstream0 image --start 16 --blocks 500
 }
 
 # lay_out_far DEVICE [OPTION...]: as lay_out, of that target.

@@ -69,7 +69,7 @@ pub(crate) fn lun(path: &Path) -> Result<()> {
 /// Writes source, unless it is there `as_is`, boot blocks, relocated blocks and control area.
 pub(crate) fn lay_out(
     path: &Path,
-    portal: SocketAddr,
+    portals: &[SocketAddr],
     target: &str,
     facts: &Facts,
     boot_blocks: u32,
@@ -97,7 +97,7 @@ pub(crate) fn lay_out(
         disk.write_all_at(&block, plan.geometry.relocated_start_bytes + home)?;
         disk.write_all_at(&stamp::block("image", number), home)?;
     }
-    let superblock = superblock(&plan, portal, target, facts)?;
+    let superblock = superblock(&plan, portals, target, facts)?;
     control_area(&disk, &superblock, &boot)?;
     disk.sync_all()?;
     println!(
@@ -179,7 +179,7 @@ pub(crate) fn planned(
 
 pub(crate) fn superblock(
     plan: &Plan,
-    portal: SocketAddr,
+    portals: &[SocketAddr],
     target: &str,
     facts: &Facts,
 ) -> Result<Superblock> {
@@ -197,12 +197,15 @@ pub(crate) fn superblock(
     }
     .encode(&mut trailer, crc32c)
     .map_err(|e| anyhow!("{e}"))?;
-    let mut portals = [None; 4];
-    portals[0] = Some(Portal {
-        address: portal.ip(),
-        port: portal.port(),
+    let portal = |at: SocketAddr| Portal {
+        address: at.ip(),
+        port: at.port(),
         scope_id: 0,
-    });
+    };
+    let mut places = [None; 4];
+    for (n, at) in portals.iter().enumerate() {
+        *places.get_mut(n).ok_or_else(too_long)? = Some(portal(*at));
+    }
     Ok(Superblock {
         uuid: UUID,
         generation: 1,
@@ -224,7 +227,7 @@ pub(crate) fn superblock(
             target_name: Bounded::new(target.as_bytes()).ok_or_else(too_long)?,
             lun: 1,
             vpd83: Bounded::new(&vpd83).ok_or_else(too_long)?,
-            portals,
+            portals: places,
             initiator_name: Bounded::new(INITIATOR.as_bytes()).ok_or_else(too_long)?,
             isid: ISID,
             digests: Policy::Prefer,

@@ -49,9 +49,9 @@ enum Command {
     Disk {
         /// The disk.
         disk: PathBuf,
-        /// Where the image is served.
-        #[arg(long)]
-        portal: SocketAddr,
+        /// Where the image is served; several times: at the first of these now.
+        #[arg(long, required = true)]
+        portal: Vec<SocketAddr>,
         /// Name of the target.
         #[arg(long)]
         target: String,
@@ -68,9 +68,9 @@ enum Command {
         disk: PathBuf,
         /// The file.
         file: PathBuf,
-        /// Where the image is served.
-        #[arg(long)]
-        portal: SocketAddr,
+        /// Where the image is served; several times: at the first of these now.
+        #[arg(long, required = true)]
+        portal: Vec<SocketAddr>,
         /// Name of the target.
         #[arg(long)]
         target: String,
@@ -191,8 +191,8 @@ fn main() -> Result<()> {
             boot_blocks,
             as_is,
         } => {
-            let facts = probe::probe(portal, &target)?;
-            disk::lay_out(&disk, portal, &target, &facts, boot_blocks, as_is)
+            let facts = probe::probe(&portal, &target)?;
+            disk::lay_out(&disk, &portal, &target, &facts, boot_blocks, as_is)
         }
         Command::Payload {
             disk,
@@ -201,8 +201,8 @@ fn main() -> Result<()> {
             target,
             boot_blocks,
         } => {
-            let facts = probe::probe(portal, &target)?;
-            stage::payload(&file, &disk, portal, &target, &facts, boot_blocks)
+            let facts = probe::probe(&portal, &target)?;
+            stage::payload(&file, &disk, &portal, &target, &facts, boot_blocks)
         }
         Command::Storing { disk } => stage::storing(&disk),
         Command::Newer { disk } => disk::newer(&disk),

@@ -18,8 +18,8 @@ pub(crate) const INITIATOR: &str = "iqn.2026-11.net.imgstream:test";
 /// that session, as another computer with a copy of the disk would.
 pub(crate) const ISID: [u8; 6] = isid::installation([1, 2, 3, 0]);
 
-/// Logs in and returns what was found.
-pub(crate) fn probe(portal: SocketAddr, target: &str) -> Result<Facts> {
+/// Logs in to the first of the portals and returns what was found.
+pub(crate) fn probe(portals: &[SocketAddr], target: &str) -> Result<Facts> {
     let config = Config {
         initiator_name: Name::new(INITIATOR).ok_or_else(|| anyhow!("initiator name"))?,
         target_name: Name::new(target).ok_or_else(|| anyhow!("target name"))?,
@@ -32,6 +32,7 @@ pub(crate) fn probe(portal: SocketAddr, target: &str) -> Result<Facts> {
         timing: Timing::DEFAULT,
     };
     let mut session = Session::new(config, vec![0; SCRATCH_BYTES]).map_err(|e| anyhow!("{e:?}"))?;
+    let portal = portals.first().context("no portal")?;
     let mut socket =
         TcpStream::connect(portal).with_context(|| format!("connecting to {portal}"))?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;

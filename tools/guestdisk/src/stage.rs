@@ -28,7 +28,7 @@ const EXT4_UUID: usize = 1024 + 0x68;
 pub(crate) fn payload(
     path: &Path,
     disk: &Path,
-    portal: SocketAddr,
+    portals: &[SocketAddr],
     target: &str,
     found: &Target,
     boot_blocks: u32,
@@ -41,7 +41,7 @@ pub(crate) fn payload(
     let plan = planned(disk.size_bytes(), image_bytes, boot_blocks, source)?;
     let superblock = Superblock {
         state: State::Relocating,
-        ..superblock(&plan, portal, target, found)?
+        ..superblock(&plan, portals, target, found)?
     };
     let facts = facts(&disk, root, plan.geometry.source_bytes)?;
     let control = Control {
