@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # LIO, the kernel's own target, in the machine itself: attached and read, pinged by it, restarted, its unit taken away and
-# exchanged, standby and back. Reads wait, nothing wrong is read, and everything goes on by itself.
+# exchanged with and without an end of the session, standby and back. Reads wait, nothing wrong is read, and everything goes on by itself.
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl /usr/sbin/nft
@@ -18,7 +18,7 @@
 make_image
 make_other_image
 
-plan 18
+plan 21
 check "LIO serves the image" lio_start /tmp/image
 check "a disk is laid out" lay_out_own "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
@@ -66,7 +66,6 @@ check "and back" lio_state 0
 wait $reader
 check "what waited for it is read" read_right 4000
 
-# Below a session that lasts LIO would exchange it without a word: it reports a change (6/3F/0E) to all units but the new one.
 lio_enabled 0
 lio_hide
 lio_unit 1 /tmp/other
@@ -82,6 +81,34 @@ lio_enabled 1
 wait $reader
 check "with the right one back the reader goes on" read_right 5000
 calm
+
+# Below a session that lasts LIO exchanges it without a word: it reports a change (6/3F/0E) to all units but the new one.
+# What is read until that is noticed is of the other image; nobody looks at those blocks again.
+dmesg_has() {
+	dmesg | grep -q "$1"
+}
+keep_reading() {
+	block=6000
+	while [ ! -e /tmp/enough ]; do
+		dd if=/dev/imgstream0 of=/dev/null bs=4096 skip=$block count=1 iflag=direct 2>/dev/null || return
+		block=$((block + 1))
+		sleep 0.1
+	done
+}
+# The check after the last read is over: nothing is asked while there is no unit.
+sleep 12
+lio_hide
+lio_show 1
+keep_reading &
+keeper=$!
+eventually connection_says "wrong image"
+check "another file below a running session is noticed" dmesg_has "since [0-9]* s ago or less: .*roll back"
+touch /tmp/enough
+lio_hide
+lio_show 0
+wait $keeper
+equal "with the right one back who reads goes on" 0 $?
+check "and what is read is right" $guestdisk verify /dev/imgstream0 image --start 7500 --blocks 100
 
 check "the module goes" unload
 check "and so does LIO" lio_stop

@@ -36,6 +36,7 @@ mod login;
 mod reads;
 mod reason;
 mod receive;
+mod recheck;
 mod redirect;
 mod seen;
 mod send;
@@ -69,6 +70,7 @@ use isid::SessionName;
 use login::{Kind, Login};
 use reads::Reads;
 use receive::Receive;
+use recheck::Recheck;
 use send::Outbox;
 
 /// Scratch memory that a session needs: login text or the answer to an identity command, other data segments, and
@@ -222,6 +224,7 @@ pub struct Session<B> {
     identify: Identify,
     /// This is a discovery session.
     discover: Option<Discover>,
+    recheck: Recheck,
     reads: Reads,
     receive: Receive,
     send: Outbox,
@@ -257,6 +260,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             chap: None,
             identify: Identify::new(),
             discover: None,
+            recheck: Recheck::new(),
             reads: Reads::new(),
             receive: Receive::new(),
             send: Outbox::new(),
@@ -394,6 +398,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             .of_kind(kind)
             .in_group(self.group);
         self.identify = Identify::new();
+        self.recheck = Recheck::new();
         self.receive = Receive::new();
         self.send = Outbox::new();
         self.flow = timers::Flow::new();
@@ -439,8 +444,12 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         (self.generation << 8) | u32::from(low)
     }
 
-    /// The session is through the login and the identity check.
+    /// The session is through the login and the identity check, or through one more of those.
     fn become_ready(&mut self, capacity: Capacity) {
+        self.recheck.right(self.now);
+        if self.stage == Stage::Ready {
+            return;
+        }
         self.facts = Some(Facts {
             capacity,
             designator: self.identify.designator(),

@@ -113,7 +113,12 @@ impl Driver {
 
     /// The session has given the connection up.
     pub(super) fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {
-        self.leave(link, Line::of(reason), reason.into());
+        let line = Line::of(reason);
+        if matches!(reason, Reason::Exchanged { .. }) {
+            let line = line.as_str();
+            pr_err!("{line}; what was read since then may be of that image, and is kept: roll back\n");
+        }
+        self.leave(link, line, reason.into());
     }
 
     fn leave(&mut self, link: &Arc<Link>, reason: Line, end: End) {

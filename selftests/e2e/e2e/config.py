@@ -28,6 +28,7 @@ class System:
     users_mib: int = 0  # users' files laid out by mke2fs
     users_far_mib: int = 0  # users' files put at the end of the file system
     has_imgstream: bool = False
+    fills_slowly: bool = False  # from early on, so that blocks are still absent when somebody looks
     table: str = "gpt"  # or dos
     boot_mib: int = 0  # a file system of its own for /boot, in front of root
 
@@ -107,7 +108,7 @@ VARIANTS = {
     "small": Variant(
         "small",
         _source("small-source", 3072, 600, 120, "linux-image-cloud-amd64"),
-        _target("small-target", 1028, BASE),
+        _target("small-target", 1028, BASE, fills_slowly=True),
     ),
     # What the others are not: Debian 13 as the source, an MBR on both sides, a /boot of its own in the target.
     "mbr": Variant(

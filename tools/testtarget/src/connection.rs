@@ -47,7 +47,8 @@ pub struct Connection {
     /// A discovery session, and its text.
     pub(crate) discovery: bool,
     pub(crate) text: Exchange,
-    pub(crate) settings: Settings,
+    /// How the target behaves on it.
+    pub settings: Settings,
     /// Digests that were negotiated, and those that are in effect.
     pub(crate) agreed: Digests,
     pub(crate) digests: Digests,

@@ -105,6 +105,8 @@ pub struct Timing {
     pub window: u64,
     /// A target is asked again this long after it said that it is not ready.
     pub not_ready: u64,
+    /// While anything is read, what is there is looked at again this long after the last time.
+    pub recheck: u64,
     /// How long to wait for the answer to a logout.
     pub logout: u64,
     /// First pause before a reconnect; it doubles from failure to failure.
@@ -127,6 +129,7 @@ impl Timing {
         starved: 300_000,
         window: 120_000,
         not_ready: 1_000,
+        recheck: 10_000,
         logout: 5_000,
         backoff_min: 500,
         backoff_max: 30_000,

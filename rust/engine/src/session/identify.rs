@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Who is there: asked after every login, before any read is served.
+//! Who is there: asked after every login, before any read is served, and again while reads are served.
 //!
 //! TEST UNIT READY until no condition is pending, INQUIRY, page 0x83 (who), page 0xb0 (how much at once),
 //! READ CAPACITY(16) (how large), and, if an image is expected, its trailer and canary blocks. Blocks of two images
@@ -66,6 +66,18 @@ impl Identify {
             capacity: None,
             max_transfer_blocks: None,
         }
+    }
+
+    /// Looks again, at what can be exchanged unseen. What is known of the unit stays until the answers have come.
+    pub(super) fn begin_again(&mut self) {
+        *self = Self {
+            step: Step::Designator,
+            sent: None,
+            not_before: 0,
+            conditions: 0,
+            not_ready: 0,
+            ..*self
+        };
     }
 
     /// Whether the next command may be sent.
@@ -158,7 +170,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             return;
         };
         self.clock.restart_step(self.now);
-        if self.stage != Stage::Identify {
+        if self.stage != Stage::Identify && !self.recheck.running() {
             return;
         }
         match verdict {
@@ -171,7 +183,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             Verdict::NotReady(reason) => self.wait(reason),
             Verdict::Failed(error) => self.step_failed(error),
             // What changed is being looked at anyway, from the start.
-            Verdict::Drop(reason @ Reason::Changed(sense)) if sense.key == key::UNIT_ATTENTION => {
+            Verdict::Drop(reason @ Reason::Changed(sense))
+                if sense.key == key::UNIT_ATTENTION && self.stage == Stage::Identify =>
+            {
                 self.identify.step = Step::UnitReady;
                 self.again(reason);
             }
@@ -224,7 +238,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     fn learn(&mut self, received: u32) {
         match self.judge_step(received) {
             Ok(step) => self.enter(step),
-            Err(reason) => self.end(reason),
+            Err(reason) => self.end(self.exchanged(reason)),
         }
     }
 

@@ -191,6 +191,13 @@ pub enum Reason {
     Announced(u8),
     /// This is not the image that was expected.
     WrongImage(Mismatch),
+    /// It was the right image when the connection began.
+    Exchanged {
+        /// What is different now.
+        mismatch: Mismatch,
+        /// How long ago it was last seen to be right, in milliseconds.
+        since_ms: u64,
+    },
     /// The target broke the same rule on several connections in a row.
     Repeated(Violation),
     /// Connections that were logged in were lost one after the other, as when two computers log in under one name.
@@ -213,6 +220,7 @@ impl Reason {
             | Self::PortalGroup { .. }
             | Self::Reserved
             | Self::WrongImage(_)
+            | Self::Exchanged { .. }
             | Self::Repeated(_) => true,
             _ => false,
         }
@@ -406,6 +414,11 @@ impl fmt::Display for Reason {
             Self::Rejected(reason) => write!(f, "the target rejected a PDU (reason {reason:#04x})"),
             Self::Announced(event) => write!(f, "the target ends the connection (event {event})"),
             Self::WrongImage(mismatch) => write!(f, "{WRONG_IMAGE} behind the portal: {mismatch}"),
+            Self::Exchanged { mismatch, since_ms } => write!(
+                f,
+                "{WRONG_IMAGE} behind the portal since {} s ago or less: {mismatch}",
+                since_ms.div_ceil(1000)
+            ),
             Self::Repeated(violation) => {
                 write!(f, "protocol error of the target again and again: {violation}")
             }

@@ -136,8 +136,11 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         }
         match self.stage {
             Stage::Identify => self.put_identify(),
-            Stage::Ready => self.put_reads(),
             Stage::Discover if self.send.has_room() => self.put_text(),
+            Stage::Ready => {
+                self.put_recheck();
+                self.put_reads();
+            }
             _ => {}
         }
     }
@@ -234,7 +237,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.put(&pdu.encode());
     }
 
-    fn put_identify(&mut self) {
+    pub(super) fn put_identify(&mut self) {
         if !self.send.has_room() || !self.numbers.window_open() || !self.identify.due(self.now) {
             return;
         }

@@ -16,6 +16,8 @@ const BUSY_MS: (u64, u64) = (50, 5_000);
 const BYTE_MS: u64 = 4;
 /// The same for one read, which may have to share the link with all others.
 const SHARED_BYTE_MS: u64 = BYTE_MS * MAX_READS as u64;
+/// What can be waited for at a time.
+const LIMITS: usize = 6;
 
 /// How many commands may be at the target: fewer after BUSY or TASK SET FULL, growing again with every success.
 #[derive(Debug)]
@@ -117,6 +119,10 @@ impl Clock {
         self.ready.map_or(0, |ready| now.saturating_sub(ready))
     }
 
+    fn step(&self) -> u64 {
+        self.step
+    }
+
     pub(super) fn restart_step(&mut self, now: u64) {
         self.step = now;
     }
@@ -208,14 +214,14 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     }
 
     /// Times at which the connection ends unless something happens before.
-    fn limits(&self) -> [Option<(u64, Reason)>; 5] {
+    fn limits(&self) -> [Option<(u64, Reason)>; LIMITS] {
         let timing = &self.config.timing;
         let one = |start: u64, wait, reason| {
             let limit = Some((start.saturating_add(wait), reason));
-            [limit, None, None, None, None]
+            [limit, None, None, None, None, None]
         };
         match self.stage {
-            Stage::Down => [None; 5],
+            Stage::Down => [None; LIMITS],
             Stage::Login => one(self.clock.start, timing.login, Reason::LoginTimeout),
             Stage::Identify => one(self.clock.step, timing.login, self.identify_waits_for()),
             Stage::Discover => one(self.clock.step, timing.login, Reason::ListTimeout),
@@ -233,7 +239,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         }
     }
 
-    fn limits_of_reads(&self) -> [Option<(u64, Reason)>; 5] {
+    fn limits_of_reads(&self) -> [Option<(u64, Reason)>; LIMITS] {
         let timing = &self.config.timing;
         let after = |since: Option<u64>, wait: u64, reason| {
             since.map(|since| (since.saturating_add(wait), reason))
@@ -244,12 +250,14 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             .flow
             .busy_since
             .filter(|_| self.reads.outstanding() != 0);
+        let checking = self.recheck.running().then(|| self.clock.step());
         [
             after(pinged, timing.ping_answer, Reason::Silent),
             after(waiting, timing.progress, Reason::NoProgress),
             after(self.reads.lost_since(), timing.starved, Reason::NoProgress),
             after(self.clock.closed, timing.window, Reason::WindowClosed),
             after(busy, timing.window, Reason::Overloaded),
+            after(checking, timing.starved, Reason::NoProgress),
         ]
     }
 
@@ -266,9 +274,13 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             (self.stage == Stage::Ready && self.send.ping == Ping::None).then(|| self.ping_at());
         let hold = match self.stage {
             Stage::Ready if self.reads.waiting() => self.flow.deadline(self.now),
-            Stage::Identify => self.identify.deadline(self.now),
             _ => None,
         };
-        limits.chain(ping).chain(hold).min()
+        let looking = self.stage == Stage::Identify || self.recheck.running();
+        let asked = looking.then(|| self.identify.deadline(self.now)).flatten();
+        // A check that becomes due by a read that comes after a pause begins with what is sent next.
+        let recheck = self.recheck_at().map(|at| at.max(self.now));
+        let own = [hold, asked, recheck].into_iter().flatten();
+        limits.chain(ping).chain(own).min()
     }
 }

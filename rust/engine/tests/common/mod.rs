@@ -71,7 +71,7 @@ pub fn identity(image: &[u8]) -> Identity {
 pub struct Rig {
     pub session: Session<Vec<u8>>,
     pub target: Target,
-    connection: Option<Connection>,
+    pub connection: Option<Connection>,
     pub now: u64,
     reconnect_at: u64,
     /// Until when the target has nothing more to say: it sends slowly.

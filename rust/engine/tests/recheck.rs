@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The identity check of connections that last: a unit is exchanged below a session, and the target says nothing of it.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{config, identity, image, target, Rig};
+use imgstream_engine::session::{Config, Mismatch, Reason, Timing};
+use imgstream_testtarget::{Fault, Plan, ReadFault};
+use proptest::prelude::*;
+
+const KIB: usize = 1 << 10;
+const BYTES: usize = 256 * KIB;
+/// READ(16)s of one check: the trailer and the two canaries of `identity`.
+const CHECK_READS: u64 = 3;
+
+fn config_of(image: &[u8]) -> Config {
+    Config {
+        identity: Some(identity(image)),
+        ..config()
+    }
+}
+
+/// A session that is ready and has read something.
+fn rig() -> Rig {
+    let mut rig = Rig::new(config_of(&image(BYTES)), target(BYTES));
+    rig.read(0, 0, 4096);
+    rig.run_reads();
+    assert_eq!(rig.target.reads, CHECK_READS + 1);
+    rig
+}
+
+/// The image with another byte at `place`.
+fn other(place: usize) -> Arc<Vec<u8>> {
+    let mut other = image(BYTES);
+    other[place] ^= 1;
+    Arc::new(other)
+}
+
+#[test]
+fn another_unit_below_a_running_session_is_noticed() {
+    let shorter = Arc::new(image(BYTES - 4096));
+    let canary = Mismatch::Canary { block: 3 };
+    let capacity = Mismatch::Capacity {
+        expected: BYTES as u64,
+        found: BYTES as u64 - 4096,
+    };
+    for (store, mismatch) in [
+        (other(3 * 4096 + 77), canary),
+        (other(BYTES - 1), Mismatch::Trailer),
+        (shorter, capacity),
+    ] {
+        let mut rig = rig();
+        rig.target.store = store;
+        rig.run(|rig| !rig.reasons.is_empty());
+        let since_ms = Timing::DEFAULT.recheck;
+        assert_eq!(rig.reasons, [Reason::Exchanged { mismatch, since_ms }]);
+        // No read is served until it is the right one again.
+        rig.read(1, 64 * 512, 4096);
+        rig.run_for(600_000);
+        assert!(!rig.done.contains_key(&1));
+        assert!(rig.reasons[1..]
+            .iter()
+            .all(|r| *r == Reason::WrongImage(mismatch)));
+        rig.target.store = Arc::new(image(BYTES));
+        rig.run_reads();
+        rig.check(&image(BYTES));
+        assert!(rig.all_good());
+    }
+}
+
+#[test]
+fn another_designator_below_a_running_session_is_noticed() {
+    let mut rig = rig();
+    let settings = &mut rig.connection.as_mut().unwrap().settings;
+    settings.designator = Some([0x60, 0, 0, 0, 0x0e, 0x12, 0x34, 0x57]);
+    rig.run(|rig| !rig.reasons.is_empty());
+    let mismatch = Mismatch::Designator;
+    assert!(matches!(rig.reasons[..], [Reason::Exchanged { mismatch: m, .. }] if m == mismatch));
+}
+
+#[test]
+fn who_reads_nothing_asks_nothing() {
+    let mut rig = rig();
+    rig.run_for(3_600_000);
+    assert_eq!(
+        rig.target.reads,
+        2 * CHECK_READS + 1,
+        "one check after the read"
+    );
+    assert!(rig.target.pings > 100);
+    // The first read after that is not alone: the check goes with it, and does not wait for its end.
+    rig.target.store = other(4096);
+    let start = rig.now;
+    rig.read(1, 64 * 512, 4096);
+    rig.run(|rig| !rig.reasons.is_empty());
+    assert!(rig.now - start < 100, "{} ms", rig.now - start);
+}
+
+#[test]
+fn reads_go_on_beside_a_check() {
+    let mut rig = rig();
+    let start = rig.now;
+    for i in 1..=60 {
+        rig.read(i, u64::from(i) * 4096, 4096);
+        rig.run_for(1000);
+    }
+    rig.check(&image(BYTES));
+    assert!(rig.all_good());
+    assert_eq!(rig.reasons, []);
+    assert_eq!(rig.ready.len(), 1, "it is ready once");
+    let checks = (rig.target.reads - 61) / CHECK_READS;
+    let most = (rig.now - start) / Timing::DEFAULT.recheck + 1;
+    assert!(
+        (6..=most).contains(&checks),
+        "{checks} checks, {most} at most"
+    );
+}
+
+#[test]
+fn a_check_that_is_not_answered_ends_the_connection() {
+    // All that comes after what the first check and read brought is swallowed, except for pings: a lost command.
+    let mut rig = rig();
+    rig.target.plans.push(Plan::at(
+        CHECK_READS as u32 + 1,
+        1,
+        Fault::Read(ReadFault::Stall),
+    ));
+    let start = rig.now;
+    rig.run(|rig| !rig.reasons.is_empty());
+    assert_eq!(rig.reasons, [Reason::NoProgress]);
+    let waited = rig.now - start;
+    let timing = Timing::DEFAULT;
+    assert!(
+        (timing.starved..timing.starved + timing.recheck + 1000).contains(&waited),
+        "{waited} ms"
+    );
+    rig.read(1, 64 * 512, 4096);
+    rig.run_reads();
+    assert!(rig.all_good());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Checks that never stop disturb no read, in whatever pieces bytes travel.
+    #[test]
+    fn checks_without_a_pause_disturb_no_read(
+        max_piece in 1usize..5000, reads in prop::collection::vec((0u64..480, 1u32..32), 1..40),
+    ) {
+        let config = config_of(&image(BYTES));
+        let timing = Timing { recheck: 0, ..config.timing };
+        let mut rig = Rig::new(Config { timing, ..config }, target(BYTES));
+        rig.max_piece = max_piece;
+        for (id, (sector, sectors)) in reads.iter().enumerate() {
+            rig.read(id as u16, sector * 512, sectors * 512);
+        }
+        rig.run_reads();
+        rig.check(&image(BYTES));
+        prop_assert!(rig.all_good());
+        prop_assert_eq!(rig.reasons.len(), 0);
+        let twice = reads.len() as u64 + 2 * CHECK_READS;
+        rig.run(|rig| rig.target.reads >= twice);
+        prop_assert_eq!(rig.reasons.len(), 0);
+    }
+}
