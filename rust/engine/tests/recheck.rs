@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use common::{config, identity, image, target, Rig};
 use imgstream_engine::session::{Config, Mismatch, Reason, Timing};
-use imgstream_testtarget::{Fault, Plan, ReadFault};
+use imgstream_proto::iscsi::bhs::opcode;
+use imgstream_testtarget::{Damage, Fault, Phase, Plan, ReadFault};
 use proptest::prelude::*;
 
 const KIB: usize = 1 << 10;
 const BYTES: usize = 256 * KIB;
 /// READ(16)s of one check: the trailer and the two canaries of `identity`.
 const CHECK_READS: u64 = 3;
+/// Data-In PDUs of the first check: INQUIRY, two pages, the size, and those reads.
+const CHECK_DATA: u32 = 7;
 
 fn config_of(image: &[u8]) -> Config {
     Config {
@@ -30,6 +33,16 @@ fn rig() -> Rig {
     rig.run_reads();
     assert_eq!(rig.target.reads, CHECK_READS + 1);
     rig
+}
+
+/// The next READ(16) is never answered; if nobody reads, that is a check's.
+fn lose_next_read(rig: &mut Rig) {
+    rig.target.plans.push(Plan {
+        connection: None,
+        nth: None,
+        times: 1,
+        fault: Fault::Read(ReadFault::Stall),
+    });
 }
 
 /// The image with another byte at `place`.
@@ -91,7 +104,7 @@ fn who_reads_nothing_asks_nothing() {
         "one check after the read"
     );
     assert!(rig.target.pings > 100);
-    // The first read after that is not alone: the check goes with it, and does not wait for its end.
+    // The first read after that has the check right behind it.
     rig.target.store = other(4096);
     let start = rig.now;
     rig.read(1, 64 * 512, 4096);
@@ -120,14 +133,48 @@ fn reads_go_on_beside_a_check() {
 }
 
 #[test]
-fn a_check_that_is_not_answered_ends_the_connection() {
-    // All that comes after what the first check and read brought is swallowed, except for pings: a lost command.
+fn a_lost_check_is_noticed_while_reads_go_on() {
     let mut rig = rig();
-    rig.target.plans.push(Plan::at(
-        CHECK_READS as u32 + 1,
-        1,
-        Fault::Read(ReadFault::Stall),
-    ));
+    lose_next_read(&mut rig);
+    rig.run_for(Timing::DEFAULT.recheck + 100);
+    let start = rig.now;
+    for i in 1..=60 {
+        rig.read(i, u64::from(i) * 4096, 4096);
+        rig.run_for(1000);
+    }
+    rig.run_reads();
+    rig.check(&image(BYTES));
+    assert!(rig.all_good());
+    assert_eq!(rig.reasons, [Reason::NoProgress]);
+    let timing = Timing::DEFAULT;
+    assert!(rig.now - start > timing.starved + timing.progress);
+}
+
+#[test]
+fn a_check_on_a_slow_link_is_not_lost() {
+    // Fifty reads of 8 KiB at 500 bytes a second; the check begins behind the first, and all others were sent before it.
+    let first = CHECK_DATA + 1;
+    let drip = Fault::Wire(Phase::Opcode(opcode::DATA_IN), Damage::Drip(0, 500, 1000));
+    let mut rig = Rig::new(
+        config_of(&image(2 * BYTES)),
+        target(2 * BYTES).plan(Plan::once(first, drip)),
+    );
+    for i in 0..50 {
+        rig.read(i, u64::from(i) * 8192, 8192);
+    }
+    let start = rig.now;
+    rig.run_reads();
+    rig.run(|rig| rig.target.reads == 50 + 2 * CHECK_READS);
+    rig.check(&image(2 * BYTES));
+    assert!(rig.all_good());
+    assert_eq!((&rig.reasons[..], rig.target.connections), (&[][..], 1));
+    assert!(rig.now - start > 600_000);
+}
+
+#[test]
+fn a_check_that_is_not_answered_ends_the_connection() {
+    let mut rig = rig();
+    lose_next_read(&mut rig);
     let start = rig.now;
     rig.run(|rig| !rig.reasons.is_empty());
     assert_eq!(rig.reasons, [Reason::NoProgress]);

@@ -116,7 +116,9 @@ impl Driver {
         let line = Line::of(reason);
         if matches!(reason, Reason::Exchanged { .. }) {
             let line = line.as_str();
-            pr_err!("{line}; what was read since then may be of that image, and is kept: roll back\n");
+            pr_err!(
+                "{line}; what was read since then may be of that image, and is kept: roll back\n"
+            );
         }
         self.leave(link, line, reason.into());
     }

@@ -170,6 +170,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             return;
         };
         self.clock.restart_step(self.now);
+        self.recheck.answered();
         if self.stage != Stage::Identify && !self.recheck.running() {
             return;
         }

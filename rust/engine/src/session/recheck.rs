@@ -4,7 +4,7 @@
 //!
 //! A target that puts another unit behind a running session should report a unit attention; some do not. So while reads
 //! are served, designator, size, trailer and canaries are looked at again, beside the reads, one command at a time. A
-//! connection that reads nothing is not asked; its next read has the check at its side.
+//! connection that reads nothing is not asked; its next read has the check right behind it.
 
 use core::ops::DerefMut;
 
@@ -20,6 +20,8 @@ pub(super) struct Recheck {
     used: bool,
     /// A check is under way.
     running: bool,
+    /// When a read was answered that was sent long after the command of the check.
+    overtaken: Option<u64>,
 }
 
 impl Recheck {
@@ -28,6 +30,7 @@ impl Recheck {
             right_at: 0,
             used: false,
             running: false,
+            overtaken: None,
         }
     }
 
@@ -47,15 +50,19 @@ impl Recheck {
     pub(super) const fn running(&self) -> bool {
         self.running
     }
+
+    /// A command of the check was answered.
+    pub(super) fn answered(&mut self) {
+        self.overtaken = None;
+    }
 }
 
 impl<B: DerefMut<Target = [u8]>> Session<B> {
-    /// When the next check is to begin: a while after the last one, if anything is or was read.
+    /// When the next check is to begin: a while after the last one, if anything was read since.
     pub(super) fn recheck_at(&self) -> Option<u64> {
         let recheck = &self.recheck;
-        let reads = recheck.used || self.reads.outstanding() != 0;
         let wanted = self.stage == Stage::Ready && self.config.identity.is_some();
-        (wanted && reads && !recheck.running)
+        (wanted && recheck.used && !recheck.running)
             .then_some(recheck.right_at.saturating_add(self.config.timing.recheck))
     }
 
@@ -69,6 +76,23 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         if self.recheck.running {
             self.put_identify();
         }
+    }
+
+    /// A read was answered that was sent at `sent_at`: if that was long after the command of the check, that one seems to be
+    /// lost. On a slow link it stands behind the data of reads that were sent before.
+    pub(super) fn overtake_recheck(&mut self, sent_at: u64) {
+        let patience = self.config.timing.progress;
+        if self.clock.step().saturating_add(patience) <= sent_at {
+            self.recheck.overtaken = self.recheck.overtaken.or(Some(self.now));
+        }
+    }
+
+    /// Since when a check has been waiting for its answer, and for nothing else.
+    pub(super) fn recheck_waits_since(&self) -> Option<u64> {
+        let alone =
+            (self.reads.sent() == 0).then(|| self.clock.step().max(self.clock.progressed()));
+        let since = self.recheck.overtaken.or(alone);
+        since.filter(|_| self.recheck.running)
     }
 
     /// What a difference means on a connection that has served reads: those since the last check are of no use.

@@ -119,8 +119,13 @@ impl Clock {
         self.ready.map_or(0, |ready| now.saturating_sub(ready))
     }
 
-    fn step(&self) -> u64 {
+    pub(super) fn step(&self) -> u64 {
         self.step
+    }
+
+    /// When a read was last answered or got bytes.
+    pub(super) fn progressed(&self) -> u64 {
+        self.progress
     }
 
     pub(super) fn restart_step(&mut self, now: u64) {
@@ -250,14 +255,17 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             .flow
             .busy_since
             .filter(|_| self.reads.outstanding() != 0);
-        let checking = self.recheck.running().then(|| self.clock.step());
         [
             after(pinged, timing.ping_answer, Reason::Silent),
             after(waiting, timing.progress, Reason::NoProgress),
             after(self.reads.lost_since(), timing.starved, Reason::NoProgress),
             after(self.clock.closed, timing.window, Reason::WindowClosed),
             after(busy, timing.window, Reason::Overloaded),
-            after(checking, timing.starved, Reason::NoProgress),
+            after(
+                self.recheck_waits_since(),
+                timing.starved,
+                Reason::NoProgress,
+            ),
         ]
     }
 
@@ -278,7 +286,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         };
         let looking = self.stage == Stage::Identify || self.recheck.running();
         let asked = looking.then(|| self.identify.deadline(self.now)).flatten();
-        // A check that becomes due by a read that comes after a pause begins with what is sent next.
+        // After a pause it is due as soon as a read has ended.
         let recheck = self.recheck_at().map(|at| at.max(self.now));
         let own = [hold, asked, recheck].into_iter().flatten();
         limits.chain(ping).chain(own).min()
