@@ -378,6 +378,14 @@ impl Device {
         })
     }
 
+    /// Looks for the repository now, if there is no connection. Nothing is left to do if it is needed no more.
+    pub(crate) fn reconnect(&self) -> Result<(), Refusal> {
+        if let Some(source) = &self.core.source {
+            source.reconnect();
+        }
+        Ok(())
+    }
+
     /// Has the next boot roll back.
     pub(crate) fn rollback(&self) -> Result<(), Refusal> {
         if self.background.look(|plan| plan.commit) != CommitMode::Idle {

@@ -70,6 +70,12 @@ impl Source {
         self.link.hurry(lba_bytes);
     }
 
+    /// The next attempt to connect is due now. Does nothing while there is a connection, or an attempt at one. May sleep; not
+    /// for a fetch's callback.
+    pub(crate) fn reconnect(&self) {
+        self.link.reconnect();
+    }
+
     /// Whether a fetch would be sent at once. Any context.
     pub(crate) fn ready(&self) -> bool {
         self.link.status().ready()

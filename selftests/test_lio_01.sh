@@ -18,7 +18,7 @@
 make_image
 make_other_image
 
-plan 21
+plan 22
 check "LIO serves the image" lio_start /tmp/image
 check "a disk is laid out" lay_out_own "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
@@ -78,6 +78,7 @@ lio_enabled 0
 lio_hide
 lio_show 0
 lio_enabled 1
+check "it is looked for at once" imgstreamctl reconnect
 wait $reader
 check "with the right one back the reader goes on" read_right 5000
 calm
@@ -106,6 +107,7 @@ check "another file below a running session is noticed" dmesg_has "since [0-9]* 
 touch /tmp/enough
 lio_hide
 lio_show 0
+imgstreamctl reconnect
 wait $keeper
 equal "with the right one back who reads goes on" 0 $?
 check "and what is read is right" $guestdisk verify /dev/imgstream0 image --start 7500 --blocks 100

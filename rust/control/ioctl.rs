@@ -59,6 +59,7 @@ impl Control for Manager {
             ioctl::RESUME => plain(argument, || self.command(|device| device.resume())),
             ioctl::ROLLBACK => plain(argument, || self.command(|device| device.rollback())),
             ioctl::SOURCE_VIEW => exchange(argument, |view: &SourceView| self.source_view(view)),
+            ioctl::RECONNECT => plain(argument, || self.command(|device| device.reconnect())),
             _ => Err(ENOTTY),
         }
     }

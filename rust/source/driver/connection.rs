@@ -111,6 +111,13 @@ impl Driver {
         self.leave(link, reason, End::Failed);
     }
 
+    /// Ends the pause before the next attempt, if there is one.
+    pub(in crate::source) fn hasten(&mut self) {
+        if let Transport::Down { retry_at_ms } = &mut self.transport {
+            *retry_at_ms = now_ms();
+        }
+    }
+
     /// The session has given the connection up.
     pub(super) fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {
         let line = Line::of(reason);

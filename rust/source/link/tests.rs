@@ -146,6 +146,21 @@ mod suite {
     }
 
     #[test]
+    fn a_pause_between_attempts_can_be_ended() -> Result {
+        let link = link()?;
+        link.kick();
+        assert!(until(|| {
+            let mut driver = link.driver.lock();
+            let pausing = driver.due() > Some(now_ms());
+            driver.hasten();
+            pausing && driver.due() <= Some(now_ms())
+        }));
+        link.reconnect();
+        link.stop();
+        Ok(())
+    }
+
+    #[test]
     fn who_comes_after_the_stop_is_answered_at_once() -> Result {
         let (link, asker) = (link()?, Asker::new()?);
         link.stop();

@@ -292,6 +292,7 @@ fn without_a_device_there_is_nothing_to_control() {
         &["watch"],
         &["pause"],
         &["resume"],
+        &["reconnect"],
         &["detach"],
         &["fill", "on"],
         &["commit", "--yes"],

@@ -46,6 +46,8 @@ pub const RESUME: u32 = number(READ_WRITE, 6, size_of::<Plain>());
 pub const ROLLBACK: u32 = number(READ_WRITE, 7, size_of::<Plain>());
 /// Opens or closes the read-only view of the source ([`SourceView`]).
 pub const SOURCE_VIEW: u32 = number(READ_WRITE, 8, size_of::<SourceView>());
+/// Looks for the repository now instead of after the pause ([`Plain`]).
+pub const RECONNECT: u32 = number(READ_WRITE, 9, size_of::<Plain>());
 
 /// A number that no ioctl has: for tests of the answer to it.
 pub const UNKNOWN: u32 = number(NONE, 0xff, 0);

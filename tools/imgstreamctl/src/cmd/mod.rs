@@ -16,6 +16,7 @@ pub mod migrate;
 pub mod pause;
 pub mod plan;
 pub mod prepare;
+pub mod reconnect;
 pub mod resume;
 pub mod rollback;
 pub mod source_view;
@@ -71,6 +72,8 @@ pub enum Command {
     Watch(watch::Args),
     /// Sets the background fill on or off and its rates.
     Fill(fill::Args),
+    /// Looks for the repository now instead of after a pause.
+    Reconnect(reconnect::Args),
     /// Moves every block home and ends the migration: the source is destroyed.
     ///
     /// From its first batch on there is no way back; you are asked before.
@@ -113,6 +116,7 @@ impl Command {
             Command::Status(_) => "status",
             Command::Watch(_) => "watch",
             Command::Fill(_) => "fill",
+            Command::Reconnect(_) => "reconnect",
             Command::Commit(_) => "commit",
             Command::SourceView(_) => "source-view",
             Command::Pause(_) => "pause",
@@ -140,6 +144,7 @@ impl Command {
             Command::Status(args) => status::run(args),
             Command::Watch(args) => watch::run(args),
             Command::Fill(args) => fill::run(args),
+            Command::Reconnect(args) => reconnect::run(args),
             Command::Commit(args) => commit::run(args),
             Command::SourceView(args) => source_view::run(args),
             Command::Pause(args) => pause::run(args),

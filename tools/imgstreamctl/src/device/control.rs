@@ -127,6 +127,13 @@ impl Control {
         self.answer(done, argument.refusal)
     }
 
+    /// Looks for the repository now.
+    pub fn reconnect(&self) -> Result<()> {
+        let mut argument = Plain::default();
+        let done = sys::control::<{ ioctl::RECONNECT }, _>(&self.file, &mut argument);
+        self.answer(done, argument.refusal)
+    }
+
     /// Makes the next boot roll back.
     pub fn rollback(&self) -> Result<()> {
         let mut argument = Plain::default();
