@@ -30,10 +30,12 @@ use crate::kapi::{
         Pacer, //
     }, //
 };
+use core::mem::MaybeUninit;
 use imgstream_engine::{
     portals::Portals,
     session::{
         Complaint,
+        Config,
         Event,
         ReadError,
         ReadId,
@@ -77,14 +79,33 @@ pub(super) struct Driver {
     complaint: Complaint,
 }
 
+/// A session in its place. On its way there it stands on the stack: 7 KiB of the 16 that there are. So this calls nobody
+/// but the engine; an allocation could have to reclaim memory.
+#[inline(never)]
+fn session_in(
+    place: KBox<MaybeUninit<Session<KVec<u8>>>>,
+    config: &Config,
+    scratch: KVec<u8>,
+) -> Result<KBox<Session<KVec<u8>>>> {
+    let session = Session::new(*config, scratch).map_err(|_| EINVAL)?;
+    Ok(KBox::write(place, session))
+}
+
 impl Driver {
-    /// Not connected, and due to.
+    /// Not connected, and due to. Needs half a stack (see [`session_in`]): not for whoever has used much of it.
     pub(super) fn new(repository: &Repository) -> Result<KBox<Self>> {
         let scratch = KVec::from_elem(0, SCRATCH_BYTES, GFP_KERNEL)?;
-        let session = Session::new(repository.config, scratch).map_err(|_| EINVAL)?;
+        let place = KBox::new_uninit(GFP_KERNEL)?;
+        let session = session_in(place, &repository.config, scratch)?;
+        Self::of(session, repository)
+    }
+
+    // Its frame must not be there while `session_in` runs.
+    #[inline(never)]
+    fn of(session: KBox<Session<KVec<u8>>>, repository: &Repository) -> Result<KBox<Self>> {
         let now = now_ms();
         let this = Self {
-            session: KBox::new(session, GFP_KERNEL)?,
+            session,
             transport: Transport::Down { retry_at_ms: now },
             portals: Portals::new(repository.portals.into_iter().flatten()),
             active: [const { None }; MAX_READS],
