@@ -172,6 +172,62 @@ fn a_check_on_a_slow_link_is_not_lost() {
 }
 
 #[test]
+fn a_check_behind_reads_that_came_after_a_pause_is_not_lost() {
+    // The first read and its check are an hour old when fifty come at once, and the link has become slow.
+    let bytes = 2 * BYTES;
+    let mut rig = Rig::new(config_of(&image(bytes)), target(bytes));
+    rig.read(100, 0, 4096);
+    rig.run_for(3_600_000);
+    let drip = Damage::Drip(0, 500, 1000);
+    rig.target.plans.push(Plan {
+        connection: None,
+        nth: None,
+        times: 1,
+        fault: Fault::Wire(Phase::Opcode(opcode::DATA_IN), drip),
+    });
+    for i in 0..50 {
+        rig.read(i, u64::from(i) * 8192, 8192);
+    }
+    rig.run_reads();
+    rig.check(&image(bytes));
+    assert!(rig.all_good());
+    assert_eq!((&rig.reasons[..], rig.target.connections), (&[][..], 1));
+}
+
+#[test]
+fn a_check_that_ends_during_a_logout_is_of_no_use() {
+    for reads in 1..=CHECK_READS {
+        let mut rig = rig();
+        // The answer is still on its way when the logout begins.
+        rig.max_piece = 20;
+        rig.run(|rig| rig.target.reads == CHECK_READS + 1 + reads);
+        rig.session.logout(rig.now);
+        rig.run(|rig| !rig.reasons.is_empty());
+        assert_eq!(rig.reasons, [Reason::LoggedOut]);
+        assert_eq!(rig.ready.len(), 1);
+        assert_eq!(rig.target.reads, CHECK_READS + 1 + reads);
+        assert_eq!(rig.target.violations, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_read_that_ends_during_a_check_is_followed_by_another_check() {
+    let mut rig = rig();
+    // The trailer has been asked for; then the unit is exchanged, but for the canaries, and something is read.
+    rig.run(|rig| rig.target.reads == CHECK_READS + 2);
+    rig.target.store = other(BYTES - 1);
+    rig.read(1, 64 * 512, 4096);
+    rig.run(|rig| !rig.reasons.is_empty());
+    assert!(matches!(
+        rig.reasons[..],
+        [Reason::Exchanged {
+            mismatch: Mismatch::Trailer,
+            ..
+        }]
+    ));
+}
+
+#[test]
 fn a_check_that_is_not_answered_ends_the_connection() {
     let mut rig = rig();
     lose_next_read(&mut rig);

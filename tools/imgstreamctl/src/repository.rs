@@ -249,7 +249,7 @@ fn portals(origin: &Origin) -> Vec<SocketAddr> {
 fn failed(place: &str, error: &imgstream_initiator::Error) -> Error {
     match error {
         imgstream_initiator::Error::Refused {
-            reason: Reason::WrongImage(mismatch),
+            reason: Reason::WrongImage(mismatch) | Reason::Exchanged { mismatch, .. },
             ..
         } if *mismatch != Mismatch::NoUnit => Refusal::WrongImage {
             place: place.to_string(),

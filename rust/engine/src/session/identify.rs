@@ -171,7 +171,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         };
         self.clock.restart_step(self.now);
         self.recheck.answered();
-        if self.stage != Stage::Identify && !self.recheck.running() {
+        let checking = self.stage == Stage::Ready && self.recheck.running();
+        if self.stage != Stage::Identify && !checking {
             return;
         }
         match verdict {
@@ -183,10 +184,10 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             Verdict::Busy => self.wait(Reason::Overloaded),
             Verdict::NotReady(reason) => self.wait(reason),
             Verdict::Failed(error) => self.step_failed(error),
+            // Beside reads a change means what it means to them: the next connection looks at once.
+            Verdict::Drop(reason) if checking => self.end(reason),
             // What changed is being looked at anyway, from the start.
-            Verdict::Drop(reason @ Reason::Changed(sense))
-                if sense.key == key::UNIT_ATTENTION && self.stage == Stage::Identify =>
-            {
+            Verdict::Drop(reason @ Reason::Changed(sense)) if sense.key == key::UNIT_ATTENTION => {
                 self.identify.step = Step::UnitReady;
                 self.again(reason);
             }
@@ -322,6 +323,10 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     fn enter_step(&mut self, step: Step) {
         self.identify.step = step;
+        if self.recheck.running() {
+            // It goes on for as long as the connection does: what passes is not added up.
+            (self.identify.conditions, self.identify.not_ready) = (0, 0);
+        }
         if step != Step::Done {
             return;
         }

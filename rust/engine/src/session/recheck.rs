@@ -14,12 +14,12 @@ use super::{Session, Stage};
 /// When the unit was looked at.
 #[derive(Debug)]
 pub(super) struct Recheck {
-    /// When the last check that found everything right ended.
+    /// When the last check that found everything right began; of the first one, when it ended.
     right_at: u64,
-    /// A read has ended since then.
+    /// A read has ended since the last check began.
     used: bool,
-    /// A check is under way.
-    running: bool,
+    /// Since when a check is under way.
+    began: Option<u64>,
     /// When a read was answered that was sent long after the command of the check.
     overtaken: Option<u64>,
 }
@@ -29,17 +29,14 @@ impl Recheck {
         Self {
             right_at: 0,
             used: false,
-            running: false,
+            began: None,
             overtaken: None,
         }
     }
 
     /// A check, the first one or a later one, found everything right.
     pub(super) fn right(&mut self, now: u64) {
-        *self = Self {
-            right_at: now,
-            ..Self::new()
-        };
+        self.right_at = self.began.take().unwrap_or(now);
     }
 
     /// A read has ended.
@@ -48,7 +45,7 @@ impl Recheck {
     }
 
     pub(super) const fn running(&self) -> bool {
-        self.running
+        self.began.is_some()
     }
 
     /// A command of the check was answered.
@@ -62,20 +59,19 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     pub(super) fn recheck_at(&self) -> Option<u64> {
         let recheck = &self.recheck;
         let wanted = self.stage == Stage::Ready && self.config.identity.is_some();
-        (wanted && recheck.used && !recheck.running)
+        (wanted && recheck.used && !recheck.running())
             .then_some(recheck.right_at.saturating_add(self.config.timing.recheck))
     }
 
-    /// Begins a check that is due, and sends the next command of the one that is under way.
-    pub(super) fn put_recheck(&mut self) {
-        if self.recheck_at().is_some_and(|at| self.now >= at) {
-            self.recheck.running = true;
-            self.identify.begin_again();
-            self.clock.restart_step(self.now);
-        }
-        if self.recheck.running {
-            self.put_identify();
-        }
+    /// Begins a check.
+    pub(super) fn begin_recheck(&mut self) {
+        self.recheck = Recheck {
+            began: Some(self.now),
+            right_at: self.recheck.right_at,
+            ..Recheck::new()
+        };
+        self.identify.begin_again();
+        self.clock.restart_step(self.now);
     }
 
     /// A read was answered that was sent at `sent_at`: if that was long after the command of the check, that one seems to be
@@ -92,13 +88,13 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         let alone =
             (self.reads.sent() == 0).then(|| self.clock.step().max(self.clock.progressed()));
         let since = self.recheck.overtaken.or(alone);
-        since.filter(|_| self.recheck.running)
+        since.filter(|_| self.recheck.running())
     }
 
     /// What a difference means on a connection that has served reads: those since the last check are of no use.
     pub(super) fn exchanged(&self, reason: Reason) -> Reason {
         match reason {
-            Reason::WrongImage(mismatch) if self.recheck.running => Reason::Exchanged {
+            Reason::WrongImage(mismatch) if self.recheck.running() => Reason::Exchanged {
                 mismatch,
                 since_ms: self.now.saturating_sub(self.recheck.right_at),
             },

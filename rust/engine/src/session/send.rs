@@ -138,7 +138,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             Stage::Identify => self.put_identify(),
             Stage::Discover if self.send.has_room() => self.put_text(),
             Stage::Ready => {
-                self.put_recheck();
+                if self.recheck.running() {
+                    self.put_identify();
+                }
                 self.put_reads();
             }
             _ => {}
@@ -237,7 +239,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.put(&pdu.encode());
     }
 
-    pub(super) fn put_identify(&mut self) {
+    fn put_identify(&mut self) {
         if !self.send.has_room() || !self.numbers.window_open() || !self.identify.due(self.now) {
             return;
         }

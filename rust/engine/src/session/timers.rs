@@ -194,13 +194,14 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     pub fn tick(&mut self, now_ms: u64) {
         self.set_now(now_ms);
         if let Some(reason) = self.overdue() {
-            self.end(reason);
-        } else if self.stage == Stage::Ready
-            && self.send.ping == Ping::None
-            && self.over(self.ping_at())
-        {
+            return self.end(reason);
+        }
+        if self.stage == Stage::Ready && self.send.ping == Ping::None && self.over(self.ping_at()) {
             self.send.ping = Ping::Due;
             self.clock.pinged(self.now);
+        }
+        if self.recheck_at().is_some_and(|at| self.over(at)) {
+            self.begin_recheck();
         }
     }
 

@@ -119,7 +119,8 @@ impl Status {
         match reason.and_then(|reason| reason.strip_prefix(WRONG_IMAGE)) {
             Some(what) if !self.independent => Err(Refusal::WrongImage {
                 place: self.portal.clone(),
-                what: what.trim_start_matches(" behind the portal: ").into(),
+                // Behind "behind the portal" and, if it was exchanged, since when.
+                what: what.split_once(": ").map_or(what, |(_, what)| what).into(),
             }),
             _ => Ok(()),
         }
@@ -344,15 +345,21 @@ mod tests {
         example(dir.path());
         let mut status = Status::read_from(dir.path()).unwrap();
         assert!(status.refuse_wrong_image().is_ok(), "no answer is no image");
-        let reason = Reason::WrongImage(Mismatch::Trailer);
-        status.connection = format!("disconnected: {reason}");
-        let error = status.refuse_wrong_image().unwrap_err();
-        assert_eq!(error.exit(), crate::Exit::WrongImage);
-        assert_eq!(
-            error.to_string(),
-            "another image is behind 192.0.2.1:3260 than the one this migration began with: \
-             its trailer is another one"
-        );
+        let mismatch = Mismatch::Trailer;
+        let exchanged = Reason::Exchanged {
+            mismatch,
+            since_ms: 4000,
+        };
+        for reason in [Reason::WrongImage(mismatch), exchanged] {
+            status.connection = format!("disconnected: {reason}");
+            let error = status.refuse_wrong_image().unwrap_err();
+            assert_eq!(error.exit(), crate::Exit::WrongImage);
+            assert_eq!(
+                error.to_string(),
+                "another image is behind 192.0.2.1:3260 than the one this migration began with: \
+                 its trailer is another one"
+            );
+        }
         status.independent = true;
         assert!(status.refuse_wrong_image().is_ok(), "nobody asks for it");
     }
