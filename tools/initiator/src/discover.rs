@@ -3,7 +3,7 @@
 //! Which targets a portal offers.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use imgstream_engine::portals::Portals;
 use imgstream_engine::session::{Event, Found, Reason, Session, Stage, Want, DISCOVERY_BYTES};
 
 use crate::error::Error;
+use crate::socket::received;
 use crate::trouble::Cause;
 use crate::Options;
 
@@ -152,20 +153,9 @@ impl Asker {
         let Want::Control(area) = self.session.want() else {
             return Ok(());
         };
-        let received = self.socket.read(area);
+        let result = self.socket.read(area);
         let now = self.now_ms();
-        match received {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(bytes) => self.session.got(bytes, now),
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                ) => {}
-            Err(e) => return Err(e),
-        }
-        self.session.tick(now);
-        Ok(())
+        received(&mut self.session, result, now)
     }
 
     /// The list, and an orderly end.

@@ -18,6 +18,7 @@ mod chunks;
 mod discover;
 mod error;
 mod link;
+mod socket;
 mod trouble;
 
 use std::collections::hash_map::RandomState;

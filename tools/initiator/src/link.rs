@@ -16,6 +16,7 @@ use imgstream_proto::iscsi::digest::Digests;
 
 use crate::chunks::Chunks;
 use crate::error::Error;
+use crate::socket::received;
 use crate::trouble::{Cause, Trouble};
 use crate::Options;
 
@@ -316,20 +317,8 @@ impl Link {
                 None => return Err(io::Error::other("data for a read that is not on its way")),
             },
         };
-        match result {
-            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Ok(bytes) => {
-                self.session.got(bytes, now);
-                Ok(())
-            }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                let now = self.now_ms();
-                self.session.tick(now);
-                Ok(())
-            }
-            Err(e) if e.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(e) => Err(e),
-        }
+        let now = self.now_ms();
+        received(&mut self.session, result, now)
     }
 
     fn event(&mut self, chunks: &mut Chunks<'_>) -> Happened {
