@@ -37,6 +37,12 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         on.then(|| encode((self.config.crc32c)(0, header)))
     }
 
+    /// The digest that goes behind data of ours.
+    pub(super) fn data_digest(&self, data: &[u8]) -> Option<[u8; DIGEST_BYTES]> {
+        let on = self.digests().data;
+        on.then(|| encode((self.config.crc32c)(0, data)))
+    }
+
     /// Whether the header that was received is what its digest says.
     pub(super) fn header_is_right(&self, digest: [u8; DIGEST_BYTES]) -> bool {
         self.header_digest(self.receive.header())

@@ -13,7 +13,6 @@ use imgstream_proto::iscsi::address::TargetAddress;
 use imgstream_proto::iscsi::bhs::{
     flag, opcode, AnyHeader, DataSegmentLength, TextRequest, TextResponse, NO_TAG,
 };
-use imgstream_proto::iscsi::digest::encode;
 use imgstream_proto::iscsi::sna::Sna;
 use imgstream_proto::iscsi::text::Pairs;
 
@@ -170,8 +169,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.put(&pdu.encode());
         if !data.is_empty() {
             self.put_bytes(data);
-            if self.digests().data {
-                self.put_bytes(&encode((self.config.crc32c)(0, data)));
+            if let Some(digest) = self.data_digest(data) {
+                self.put_bytes(&digest);
             }
         }
     }
