@@ -248,10 +248,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     fn read_ended(&mut self, index: usize, verdict: Verdict, flags: u8, residual: u32) {
         self.clock.answered(self.now);
-        self.recheck.used();
-        if let Some(sent_at) = self.reads.slot(index).map(|slot| slot.sent_at) {
-            self.overtake_recheck(sent_at);
-        }
+        self.recheck_read(index);
         self.reads
             .overtake(index, self.config.timing.progress, self.now);
         match verdict {

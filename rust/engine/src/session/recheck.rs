@@ -16,7 +16,7 @@ use super::{Session, Stage};
 pub(super) struct Recheck {
     /// When the last check that found everything right began; of the first one, when it ended.
     right_at: u64,
-    /// A read has ended since the last check began.
+    /// A read was answered since the last check began.
     used: bool,
     /// Since when a check is under way.
     began: Option<u64>,
@@ -37,11 +37,6 @@ impl Recheck {
     /// A check, the first one or a later one, found everything right.
     pub(super) fn right(&mut self, now: u64) {
         self.right_at = self.began.take().unwrap_or(now);
-    }
-
-    /// A read has ended.
-    pub(super) fn used(&mut self) {
-        self.used = true;
     }
 
     pub(super) const fn running(&self) -> bool {
@@ -74,11 +69,16 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.clock.restart_step(self.now);
     }
 
-    /// A read was answered that was sent at `sent_at`: if that was long after the command of the check, that one seems to be
-    /// lost. On a slow link it stands behind the data of reads that were sent before.
-    pub(super) fn overtake_recheck(&mut self, sent_at: u64) {
-        let patience = self.config.timing.progress;
-        if self.clock.step().saturating_add(patience) <= sent_at {
+    /// A read was answered. If it was sent long after the command of the check, that one seems to be lost: on a slow link it
+    /// stands behind the data of reads that were sent before, and of no others.
+    pub(super) fn recheck_read(&mut self, index: usize) {
+        self.recheck.used = true;
+        let lost = self
+            .clock
+            .step()
+            .saturating_add(self.config.timing.progress);
+        let sent_at = self.reads.slot(index).map(|slot| slot.sent_at);
+        if sent_at.is_some_and(|sent_at| lost <= sent_at) {
             self.recheck.overtaken = self.recheck.overtaken.or(Some(self.now));
         }
     }

@@ -352,6 +352,13 @@ impl Rig {
         assert_eq!(self.target.violations, Vec::<String>::new());
     }
 
+    /// The same, and every read has succeeded over one connection.
+    pub fn check_undisturbed(&self, image: &[u8]) {
+        self.check(image);
+        assert!(self.all_good());
+        assert_eq!((&self.reasons[..], self.target.connections), (&[][..], 1));
+    }
+
     pub fn all_good(&self) -> bool {
         self.done.len() == self.buffers.len() && self.done.values().all(Result::is_ok)
     }
