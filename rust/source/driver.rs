@@ -100,7 +100,7 @@ impl Driver {
         Self::of(session, repository)
     }
 
-    // Its frame must not be there while `session_in` runs.
+    /// The same of a session in its place. A function of its own: its frame must not be there while [`session_in`] runs.
     #[inline(never)]
     fn of(session: KBox<Session<KVec<u8>>>, repository: &Repository) -> Result<KBox<Self>> {
         let now = now_ms();
