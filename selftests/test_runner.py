@@ -4,6 +4,7 @@
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from runner.boot import Group
 from runner.config import Failed
@@ -126,6 +127,34 @@ class WantedFaults(unittest.TestCase):
 
     def test_what_is_needed_has_to_be_there(self) -> None:
         self.assertEqual(self.complaints(OURS), 1)
+
+
+class Leavings(unittest.TestCase):
+    """What a test leaves in the build directory."""
+
+    def left(self, point: str, status: int) -> list[str]:
+        """Which files are still there behind a test that said this."""
+        with tempfile.TemporaryDirectory() as name, mock.patch("runner.test.BUILD", Path(name)):
+            vm = Path(name) / "vm1"
+            test = Test(Path("test_a_01.sh"))
+            group = Group([test], vm, False)
+            outcome = group.outcomes["test_a_01"]
+            for line in ("1..1", point):
+                outcome.report.read(line)
+            outcome.status = status
+            (vm / "boot1").mkdir(parents=True)
+            test.directory().mkdir(parents=True)
+            for path in (vm / "boot1/initrd", vm / "boot1/console.log", test.directory() / "disk"):
+                path.touch()
+            group.finish()
+            return sorted(path.name for path in Path(name).rglob("*") if path.is_file())
+
+    def test_a_success_leaves_its_logs(self) -> None:
+        self.assertEqual(self.left("ok 1 - a", 0), ["console.log"])
+
+    def test_a_failure_leaves_everything(self) -> None:
+        for point, status in (("not ok 1 - a", 1), ("ok 1 - a", 1)):
+            self.assertEqual(self.left(point, status), ["console.log", "disk", "initrd"])
 
 
 class Head(unittest.TestCase):

@@ -75,7 +75,6 @@ def _run(tests: list[Test], verbose: bool) -> tuple[int, int]:
     for outcomes in _boots(groups, at_once):
         for name, outcome in outcomes.items():
             number += 1
-            outcome.report.finish(outcome.status)
             _show(number, name, outcome)
             passed += outcome.report.passed
             failed += outcome.report.failed

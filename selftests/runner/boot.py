@@ -83,7 +83,19 @@ class Group:
             if self.target:
                 self.target.stop()
             self._cut_peer()
+        self.finish()
         return self.outcomes
+
+    def finish(self) -> None:
+        """Judges each test as a whole. If all have passed, their disks go and the logs stay; else everything is kept."""
+        for outcome in self.outcomes.values():
+            outcome.report.finish(outcome.status)
+        if any(outcome.report.failed for outcome in self.outcomes.values()):
+            return
+        for test in self.tests.values():
+            shutil.rmtree(test.directory(), ignore_errors=True)
+        for initramfs in self.directory.rglob("initrd"):
+            initramfs.unlink()
 
     def _cut_peer(self) -> None:
         """The second machine is gone, and what its kernel had to say counts against the test."""

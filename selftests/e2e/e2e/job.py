@@ -55,10 +55,12 @@ class Job:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
         if self.machine:
             self.machine.kill()
         self.repository.__exit__()
+        if not failure:
+            self.disk.unlink()  # of a run that failed it is worth a look
 
     def say(self, who, what):
         return self.time.say(who, what)

@@ -25,6 +25,7 @@ def local_boot(pair, work):
         took = time.say(pair.target_system.hostname, "login prompt")
         machine.open_shell(pair.target_system.hostname)
         machine.power_off()
+    disk.unlink()
     return {"local_boot_s": round(took, 1)}
 
 
