@@ -45,6 +45,14 @@ in_namespace() {
 	unshare "${user[@]}" --mount --pid --fork --kill-child -- "$@"
 }
 
+# need_room DIRECTORY GIB: ends with a sentence if less is free there.
+need_room() {
+	local free
+	free=$(df --output=avail --block-size=1G "$1" | tail -n 1)
+	[ "$free" -ge "$2" ] ||
+		die "this needs $2 GiB free in $1, and there are $((free)): make clean and make clean-cache remove what older versions left"
+}
+
 # need_namespace: ends with a sentence where in_namespace cannot work.
 need_namespace() {
 	in_namespace true ||
