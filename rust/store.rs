@@ -155,7 +155,9 @@ impl Store {
 
     /// The superblock as it is on the disk now. Sleeps.
     pub(crate) fn superblock(&self) -> Result<KBox<Superblock>> {
-        Ok(KBox::new(*self.journal.lock().superblock(), GFP_KERNEL)?)
+        // Nothing is allocated with the journal locked.
+        let room = KBox::new_uninit(GFP_KERNEL)?;
+        Ok(superblocks::twin(self.journal.lock().superblock(), room))
     }
 
     /// The migration's state. Sleeps.

@@ -3,7 +3,11 @@
 //! Writes for the engine's machines: flush rounds, checkpoints, superblock pairs.
 
 use super::{
-    superblocks::write_pair,
+    superblocks::{
+        copy,
+        twin,
+        write_pair, //
+    },
     tables::Tables, //
 };
 use crate::kapi::{
@@ -71,7 +75,7 @@ impl Journal {
     ) -> Result<Self> {
         Ok(Self {
             disk,
-            next: KBox::new(*found, GFP_KERNEL)?,
+            next: twin(&found, KBox::new_uninit(GFP_KERNEL)?),
             superblock: found,
             stale,
             writer,
@@ -88,8 +92,8 @@ impl Journal {
     /// Takes the disk into use: one checkpoint, whose superblock is that of an attached disk.
     pub(super) fn attach(&mut self, tables: &Tables) -> Result {
         let counter = self.writer.counter();
-        self.checkpoint(tables, |found, at| {
-            imgstream_engine::load::attached(found, counter, at)
+        self.checkpoint(tables, |superblock, at| {
+            imgstream_engine::load::attach(superblock, counter, at)
         })
     }
 
@@ -153,10 +157,9 @@ impl Journal {
     /// Replaces the state in both copies, after [`Journal::may_become`].
     pub(super) fn set_state(&mut self, to: State) -> Result {
         let counter = self.writer.counter();
-        self.replace(|now| Superblock {
-            state: to,
-            copy_counter_blocks: counter,
-            ..*now
+        self.replace(|next| {
+            next.state = to;
+            next.copy_counter_blocks = counter;
         })
     }
 
@@ -166,10 +169,9 @@ impl Journal {
             return Ok(());
         }
         let counter = self.writer.counter();
-        self.replace(|now| Superblock {
-            clean: true,
-            copy_counter_blocks: counter,
-            ..*now
+        self.replace(|next| {
+            next.clean = true;
+            next.copy_counter_blocks = counter;
         })
     }
 
@@ -183,18 +185,17 @@ impl Journal {
 
     fn make_room(&mut self, tables: &Tables) -> Result {
         let counter = self.writer.counter();
-        self.checkpoint(tables, |now, at| Superblock {
-            generation: now.generation.saturating_add(1),
-            copy_counter_blocks: counter,
-            checkpoint: at,
-            ..*now
+        self.checkpoint(tables, |next, at| {
+            next.generation = next.generation.saturating_add(1);
+            next.copy_counter_blocks = counter;
+            next.checkpoint = at;
         })
     }
 
     fn checkpoint(
         &mut self,
         tables: &Tables,
-        next: impl Fn(&Superblock, imgstream_proto::disk::superblock::Checkpoint) -> Superblock,
+        change: impl Fn(&mut Superblock, imgstream_proto::disk::superblock::Checkpoint),
     ) -> Result {
         let map = tables.map();
         let mut checkpoint = Checkpoint::new(&self.writer);
@@ -220,7 +221,9 @@ impl Journal {
                     let place = *copy.of(&self.superblock.places.map);
                     self.write(place, to_bytes, from, len)?;
                 }
-                checkpoint::Step::Superblock(at) => self.write_superblock(|now| next(now, at))?,
+                checkpoint::Step::Superblock(at) => {
+                    self.write_superblock(|next| change(next, at))?
+                }
                 checkpoint::Step::Done => return Ok(()),
             }
             checkpoint.advance(&Bits::new(&self.pages), &mut self.writer);
@@ -228,16 +231,16 @@ impl Journal {
     }
 
     /// Writes both copies with the next generation.
-    fn replace(&mut self, next: impl FnOnce(&Superblock) -> Superblock) -> Result {
-        self.write_superblock(|now| {
-            let mut next = next(now);
-            next.generation = now.generation.saturating_add(1);
-            next
+    fn replace(&mut self, change: impl FnOnce(&mut Superblock)) -> Result {
+        self.write_superblock(|next| {
+            change(next);
+            next.generation = next.generation.saturating_add(1);
         })
     }
 
-    fn write_superblock(&mut self, next: impl FnOnce(&Superblock) -> Superblock) -> Result {
-        *self.next = next(&self.superblock);
+    fn write_superblock(&mut self, change: impl FnOnce(&mut Superblock)) -> Result {
+        copy(&mut self.next, &self.superblock);
+        change(&mut self.next);
         write_pair(&self.disk, &self.next, self.stale, &mut self.buffer)?;
         // INVARIANT: Both copies are durable.
         core::mem::swap(&mut self.superblock, &mut self.next);

@@ -7,6 +7,7 @@ use crate::kapi::{
     bdev::Bdev,
     crypto::crc32c, //
 };
+use core::mem::MaybeUninit;
 use imgstream_engine::{
     pair::{
         self,
@@ -24,6 +25,10 @@ use imgstream_proto::{
         Error as Format,
         Superblock, //
     },
+    secret::{
+        wipe,
+        wipe_stack, //
+    },
 };
 use kernel::prelude::*;
 
@@ -38,8 +43,10 @@ pub(super) struct Found {
 pub(super) fn find(disk: &Bdev) -> Result<Found, Refusal> {
     let mut buffer =
         KVec::from_elem(0u8, SUPERBLOCK_LEN, GFP_KERNEL).map_err(|_| Refusal::Memory)?;
-    let places = locate(disk, &mut buffer)?;
-    let found = read_pair(disk, places, &mut buffer)?;
+    let found = locate(disk, &mut buffer).and_then(|at| read_pair(disk, at, &mut buffer));
+    // It has the secrets of CHAP.
+    wipe(&mut buffer);
+    let found = found?;
     check(disk, &found.superblock)?;
     Ok(found)
 }
@@ -58,6 +65,9 @@ fn locate(disk: &Bdev, buffer: &mut KVec<u8>) -> Result<[u64; 2], Refusal> {
                 worst = Refusal::Geometry;
             }
             Err(Format::Version { .. } | Format::Incompat { .. }) => worst = Refusal::NewerFormat,
+            Err(error @ Format::Value { .. }) => {
+                pr_err!("superblock at byte {place}: {}\n", format_args!("{error}"));
+            }
             Err(_) => {}
         }
     }
@@ -69,18 +79,31 @@ fn read_one(disk: &Bdev, place: u64, buffer: &mut KVec<u8>) -> Result<KBox<Super
         found: 0,
         expected: SUPERBLOCK_LEN,
     };
+    // Straight into its place: a superblock fills a good part of a stack.
+    let room = KBox::new_uninit(GFP_KERNEL).map_err(|_| unreadable)?;
     disk.read(place, buffer).map_err(|_| unreadable)?;
-    let superblock = Superblock::decode(place, buffer, crc32c)?;
-    KBox::new(superblock, GFP_KERNEL).map_err(|_| unreadable)
+    let superblock = decode(place, buffer, room);
+    // As far as `decode` and what it calls reach.
+    wipe_stack::<6656>();
+    superblock
+}
+
+#[inline(never)]
+fn decode(
+    place: u64,
+    bytes: &[u8],
+    room: KBox<MaybeUninit<Superblock>>,
+) -> Result<KBox<Superblock>, Format> {
+    Ok(room.write(Superblock::decode(place, bytes, crc32c)?))
 }
 
 fn read_pair(disk: &Bdev, places: [u64; 2], buffer: &mut KVec<u8>) -> Result<Found, Refusal> {
     let [a, b] = places.map(|place| read_one(disk, place, buffer));
-    let plain = |one: &Result<KBox<Superblock>, Format>| match one {
-        Ok(superblock) => Ok(**superblock),
-        Err(error) => Err(*error),
-    };
-    match pair::choose(&plain(&a), &plain(&b)) {
+    let choice = pair::choose(
+        &a.as_deref().map_err(|error| *error),
+        &b.as_deref().map_err(|error| *error),
+    );
+    match choice {
         Choice::Found { copy, stale } => {
             if let Some(stale) = stale {
                 pr_warn!("superblock copy {stale:?} is damaged or older; it is written again\n");
@@ -129,7 +152,30 @@ fn check(disk: &Bdev, superblock: &Superblock) -> Result<(), Refusal> {
     })
 }
 
-/// Replaces both copies; the order is the engine's. `buffer` has [`BUFFER_BYTES`].
+/// The same superblock once more, in a box of its own. Nothing of it is left on the stack.
+pub(super) fn twin(of: &Superblock, room: KBox<MaybeUninit<Superblock>>) -> KBox<Superblock> {
+    let twin = write_clone(of, room);
+    wipe_stack::<2048>();
+    twin
+}
+
+#[inline(never)]
+fn write_clone(of: &Superblock, room: KBox<MaybeUninit<Superblock>>) -> KBox<Superblock> {
+    room.write(of.clone())
+}
+
+/// Makes `to` what `from` is, and leaves nothing of it on the stack.
+pub(super) fn copy(to: &mut Superblock, from: &Superblock) {
+    clone_from(to, from);
+    wipe_stack::<2048>();
+}
+
+#[inline(never)]
+fn clone_from(to: &mut Superblock, from: &Superblock) {
+    to.clone_from(from);
+}
+
+/// Replaces both copies. `buffer` has [`BUFFER_BYTES`].
 pub(super) fn write_pair(
     disk: &Bdev,
     superblock: &Superblock,
@@ -137,8 +183,21 @@ pub(super) fn write_pair(
     buffer: &mut KVec<u8>,
 ) -> Result {
     const { assert!(BUFFER_BYTES >= SUPERBLOCK_LEN) };
-    let places = pair::locations(superblock).ok_or(EIO)?;
     let bytes = buffer.first_chunk_mut::<SUPERBLOCK_LEN>().ok_or(EIO)?;
+    let written = write_both(disk, superblock, stale, bytes);
+    // They have the secrets of CHAP.
+    wipe(bytes);
+    written
+}
+
+/// The order is the engine's.
+fn write_both(
+    disk: &Bdev,
+    superblock: &Superblock,
+    stale: Option<Copy2>,
+    bytes: &mut [u8; SUPERBLOCK_LEN],
+) -> Result {
+    let places = pair::locations(superblock).ok_or(EIO)?;
     let mut update = Update::new(stale);
     loop {
         match update.next() {

@@ -69,15 +69,12 @@ impl Loaded {
 
 /// The superblock that an attach writes before the first guest I/O: no longer clean, suspect if the last detach was not
 /// clean (rule 3), and with the checkpoint of the attach.
-pub fn attached(found: &Superblock, counter: u64, checkpoint: Checkpoint) -> Superblock {
-    Superblock {
-        generation: found.generation.saturating_add(1),
-        suspect: found.suspect || !found.clean,
-        clean: false,
-        copy_counter_blocks: counter,
-        checkpoint,
-        ..*found
-    }
+pub fn attach(superblock: &mut Superblock, counter: u64, checkpoint: Checkpoint) {
+    superblock.generation = superblock.generation.saturating_add(1);
+    superblock.suspect |= !superblock.clean;
+    superblock.clean = false;
+    superblock.copy_counter_blocks = counter;
+    superblock.checkpoint = checkpoint;
 }
 
 /// Puts the map together.

@@ -2,6 +2,8 @@
 
 //! The superblock pair: which copy counts, and how both are written.
 
+use core::borrow::Borrow;
+
 use imgstream_proto::disk::geometry::{last_superblock_bytes, SCAN_GRID_BYTES};
 use imgstream_proto::disk::{Copy2, Error, Superblock, BLOCK_LEN, SECTOR_BYTES};
 
@@ -35,7 +37,8 @@ pub enum Choice {
 ///
 /// A change was *acted on* only when both copies were durable (see [`Update`]), so taking one that only a single copy
 /// says is safe: nothing has happened yet that depends on the older one being gone.
-pub fn choose(a: &Result<Superblock, Error>, b: &Result<Superblock, Error>) -> Choice {
+pub fn choose<S: Borrow<Superblock>>(a: &Result<S, Error>, b: &Result<S, Error>) -> Choice {
+    let (a, b) = (a.as_ref().map(S::borrow), b.as_ref().map(S::borrow));
     let found = |copy, stale| Choice::Found { copy, stale };
     match (a, b) {
         (Err(a), Err(b)) => Choice::None { why: [*a, *b] },

@@ -56,7 +56,7 @@ pub use config::{
     Canary, Config, ConfigError, Facts, Identity, Name, Timing, BLOCK_BYTES, MAX_CANARIES,
     MAX_READS, MAX_READ_BYTES,
 };
-pub use credentials::{Account, Credentials, Crypto, Hash, Secret};
+pub use credentials::{Account, Credentials, Crypto, Hash, Unfit};
 pub use discover::{Found, Targets, DISCOVERY_BYTES, MAX_LIST_BYTES};
 pub use reason::{ChapFault, Mismatch, ReadError, Reason, Violation};
 pub use redirect::{Redirect, RedirectError};
@@ -345,8 +345,8 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
     }
 
     /// How both sides prove who they are, from the next connection on. From then on no login comes through without.
-    pub fn authenticate(&mut self, credentials: Credentials, crypto: Crypto) {
-        self.chap = Some(Chap::new(credentials, crypto));
+    pub fn authenticate(&mut self, credentials: &Credentials, crypto: Crypto) {
+        self.chap.insert(Chap::new(crypto)).use_as(credentials);
     }
 
     /// The portal group that discovery named for the portal that is connected to next; `None` if it named none.

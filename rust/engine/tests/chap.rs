@@ -7,9 +7,7 @@ mod common;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{config, image, target, Rig};
-use imgstream_engine::session::{
-    Account, ChapFault, Credentials, Crypto, Name, Reason, Secret, Violation,
-};
+use imgstream_engine::session::{Account, ChapFault, Credentials, Crypto, Reason, Violation};
 use imgstream_testtarget as peer;
 use imgstream_testtarget::{hash, Chap, Fault, LoginFault, Plan};
 
@@ -44,11 +42,9 @@ fn crypto() -> Crypto {
     }
 }
 
-fn account(name: &str, secret: &str) -> Account {
-    Account {
-        name: Name::new(name).unwrap(),
-        secret: Secret::new(secret.as_bytes()).unwrap(),
-    }
+fn account<'a>(name: &'a str, secret: &'a str) -> Account<'a> {
+    let secret = secret.as_bytes();
+    Account { name, secret }
 }
 
 fn credentials(mutual: bool) -> Credentials {
@@ -64,7 +60,7 @@ fn chap(mutual: bool) -> Chap {
 /// Both sides are configured alike.
 fn rig(mutual: bool) -> Rig {
     let mut rig = Rig::new(config(), target(BYTES));
-    rig.session.authenticate(credentials(mutual), crypto());
+    rig.session.authenticate(&credentials(mutual), crypto());
     rig.target.settings.chap = Some(chap(mutual));
     rig
 }
@@ -125,6 +121,96 @@ fn both_sides_prove_who_they_are_by_every_algorithm() {
     }
 }
 
+/// tgt means SHA-1 by the number of SHA-256, and does not know SHA-1's.
+fn as_tgt(rig: &mut Rig) {
+    settings(rig).algorithms = vec![7, 5];
+    settings(rig).seven_is_sha1 = true;
+}
+
+const MISREAD: Reason = Reason::Chap(ChapFault::Misread);
+
+#[test]
+fn a_target_that_means_sha1_by_7_is_logged_in_to_without_it() {
+    for mutual in [false, true] {
+        let mut rig = rig(mutual);
+        as_tgt(&mut rig);
+        rig.read(0, 4096, 8192);
+        let start = rig.now;
+        rig.run_reads();
+        rig.check(&image(BYTES));
+        assert!(rig.all_good() && rig.now - start < 5_000);
+        assert_eq!(rig.reasons, [MISREAD]);
+        assert_eq!(rig.target.chap.offers, ["8,7,6,5", "8,6,5"]);
+    }
+}
+
+#[test]
+fn a_wrong_secret_is_tried_by_every_algorithm_again() {
+    let mut rig = rig(false);
+    as_tgt(&mut rig);
+    settings(&mut rig).initiator = peer::Account::new("me", "some other secret");
+    rig.read(0, 0, 512);
+    rig.run(|rig| rig.reasons.len() >= 3);
+    let refused = Reason::Refused {
+        class: 2,
+        detail: 1,
+    };
+    assert_eq!(rig.reasons[..3], [MISREAD, refused, MISREAD]);
+    assert_eq!(rig.target.chap.offers[..3], ["8,7,6,5", "8,6,5", "8,7,6,5"]);
+}
+
+#[test]
+fn no_other_refusal_is_taken_for_tgts() {
+    // Status, after which answer, and the target's algorithm. The last answer but one is to our response.
+    for (class, detail, nth, algorithm) in [
+        (2, 1, 2, 7),
+        (3, 0, 2, 7),
+        (2, 0, 1, 7),
+        (2, 0, 3, 7),
+        (2, 0, 2, 8),
+    ] {
+        let mut rig = rig(false);
+        settings(&mut rig).algorithms = vec![algorithm];
+        let refusal = Fault::Login(LoginFault::Status(class, detail));
+        rig.target.plans.push(Plan::once(nth, refusal));
+        rig.read(0, 0, 512);
+        rig.run_reads();
+        let what = format!("{class} {detail} {nth} {algorithm}");
+        assert_eq!(rig.reasons, [Reason::Refused { class, detail }], "{what}");
+        assert_eq!(rig.target.chap.offers, ["8,7,6,5"; 2], "{what}");
+    }
+}
+
+#[test]
+fn the_trouble_of_a_target_does_not_bring_back_what_was_left_out() {
+    let mut rig = rig(false);
+    as_tgt(&mut rig);
+    let mut trouble = Plan::once(0, Fault::Login(LoginFault::Status(3, 1)));
+    trouble.connection = Some(1);
+    rig.target.plans.push(trouble);
+    rig.read(0, 0, 512);
+    rig.run_reads();
+    let refused = Reason::Refused {
+        class: 3,
+        detail: 1,
+    };
+    assert_eq!(rig.reasons, [MISREAD, refused]);
+    assert_eq!(rig.target.chap.offers.last().unwrap(), "8,6,5");
+}
+
+#[test]
+fn what_was_left_out_is_not_taken() {
+    let mut rig = rig(false);
+    as_tgt(&mut rig);
+    answers(&mut rig, "CHAP_A", "7");
+    rig.read(0, 0, 512);
+    rig.run(|rig| rig.reasons.len() >= 2);
+    assert_eq!(
+        rig.reasons[..2],
+        [MISREAD, Reason::Chap(ChapFault::Algorithm)]
+    );
+}
+
 #[test]
 fn the_strongest_is_offered_first_and_only_what_the_driver_has() {
     let rig = comes_through(rig(false), "all");
@@ -135,7 +221,7 @@ fn the_strongest_is_offered_first_and_only_what_the_driver_has() {
         sha1: None,
         ..crypto()
     };
-    rig.session.authenticate(credentials(true), some);
+    rig.session.authenticate(&credentials(true), some);
     let rig = comes_through(rig, "some");
     assert_eq!(rig.target.chap.offers, ["7,5"]);
 }
@@ -286,7 +372,7 @@ fn only_what_was_offered_can_be_chosen() {
     // A function that this driver lacks was not offered either.
     let mut rig = rig(true);
     rig.session.authenticate(
-        credentials(true),
+        &credentials(true),
         Crypto {
             md5: None,
             ..crypto()
@@ -456,7 +542,7 @@ fn a_challenge_of_ours_that_comes_back_is_seen() {
 fn random_numbers_that_repeat_are_not_used() {
     let mut rig = rig(true);
     rig.session.authenticate(
-        credentials(true),
+        &credentials(true),
         Crypto {
             random: stuck,
             ..crypto()

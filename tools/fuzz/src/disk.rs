@@ -53,7 +53,7 @@ fn superblock(block: &[u8; SUPERBLOCK_LEN]) {
     };
     let mut again = [0; SUPERBLOCK_LEN];
     found.encode(PLACE, &mut again, crc).unwrap();
-    assert_eq!(Superblock::decode(PLACE, &again, crc), Ok(found));
+    assert_eq!(Superblock::decode(PLACE, &again, crc), Ok(found.clone()));
     assert!(Superblock::begins(PLACE, block, &found.uuid));
 }
 

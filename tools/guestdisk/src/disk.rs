@@ -18,7 +18,7 @@ use imgstream_proto::disk::boot_list::BootList;
 use imgstream_proto::disk::header::CRC_FROM;
 use imgstream_proto::disk::segment::{segments, Segment, SEGMENT_LEN};
 use imgstream_proto::disk::superblock::{
-    Checkpoint, ImageIdentity, Origin, Portal, SUPERBLOCK_LEN,
+    Chap, Checkpoint, ImageIdentity, Origin, Portal, SUPERBLOCK_LEN,
 };
 use imgstream_proto::disk::trailer::TRAILER_LEN;
 use imgstream_proto::disk::{
@@ -141,9 +141,25 @@ pub(crate) fn newer(path: &Path) -> Result<()> {
 
 /// Has connections ask for other digests.
 pub(crate) fn digest(path: &Path, policy: Policy) -> Result<()> {
+    change(path, |superblock| superblock.origin.digests = policy)
+}
+
+/// Keeps names and secrets in both superblocks.
+pub(crate) fn chap(path: &Path, words: &[String]) -> Result<()> {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    let chap = match words[..] {
+        [user, secret] => Chap::new((user, secret), None),
+        [user, secret, name, other] => Chap::new((user, secret), Some((name, other))),
+        _ => None,
+    };
+    let chap = chap.ok_or_else(|| anyhow!("no names and secrets"))?;
+    change(path, |superblock| superblock.origin.chap = chap)
+}
+
+fn change(path: &Path, change: impl FnOnce(&mut Superblock)) -> Result<()> {
     let mut disk = OpenOptions::new().read(true).write(true).open(path)?;
     let mut superblock = superblock_of(&mut disk)?;
-    superblock.origin.digests = policy;
+    change(&mut superblock);
     let mut bytes = [0; SUPERBLOCK_LEN];
     for at in locations(&superblock).ok_or_else(|| anyhow!("no place for the superblock"))? {
         superblock
@@ -231,6 +247,7 @@ pub(crate) fn superblock(
             initiator_name: Bounded::new(INITIATOR.as_bytes()).ok_or_else(too_long)?,
             isid: ISID,
             digests: Policy::Prefer,
+            chap: Chap::NONE,
         },
         compat: 0,
         ro_compat: 0,

@@ -96,6 +96,14 @@ enum Command {
         #[arg(value_parser = digest_policy)]
         policy: Policy,
     },
+    /// Has both superblocks of DISK keep names and secrets for CHAP.
+    Chap {
+        /// The disk.
+        disk: PathBuf,
+        /// Our name and secret, and the target's.
+        #[arg(num_args = 2..=4)]
+        words: Vec<String>,
+    },
     /// Has the settings of DISK describe a network.
     Network {
         /// The disk.
@@ -207,6 +215,7 @@ fn main() -> Result<()> {
         Command::Storing { disk } => stage::storing(&disk),
         Command::Newer { disk } => disk::newer(&disk),
         Command::Digest { disk, policy } => disk::digest(&disk, policy),
+        Command::Chap { disk, words } => disk::chap(&disk, &words),
         Command::Network { disk, network } => network::write(&disk, &network),
         Command::Verify {
             device,

@@ -100,7 +100,7 @@ pub(crate) fn storing(path: &Path) -> Result<()> {
     let next = Superblock {
         state: State::Storing,
         clean: false,
-        ..found.superblock
+        ..found.superblock.clone()
     };
     Ok(found.replace(&mut disk, next)?)
 }

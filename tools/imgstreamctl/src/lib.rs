@@ -9,6 +9,7 @@
 pub mod args;
 pub mod blockdev;
 pub mod bootregion;
+pub mod chap;
 pub mod cmd;
 pub mod confirm;
 pub mod device;

@@ -7,9 +7,12 @@ use std::process::{self, ExitCode};
 use clap::Parser;
 use imgstreamctl::cmd::Cli;
 use imgstreamctl::Exit;
+use rustix::process::{set_dumpable_behavior, DumpableBehavior};
 
 fn main() -> ExitCode {
     be_quiet_when_nobody_reads();
+    // Secrets pass through here: no core file, no debugger of the same user. Where that cannot be had, things still work.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let cli = Cli::parse();
     let name = cli.command.name();
     let Err(error) = cli.command.run() else {

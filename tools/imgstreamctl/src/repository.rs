@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use imgstream_engine::session::MAX_CANARIES;
-use imgstream_initiator::{Canary, Client, Designator, Identity, Mismatch, Options, Reason};
+use imgstream_initiator::{
+    Canary, Client, Credentials, Designator, Identity, Mismatch, Options, Reason,
+};
 use imgstream_proto::disk::superblock::{Origin, Superblock};
 use imgstream_proto::iscsi::digest::{Policy, UNPROTECTED};
 
 use crate::args;
+use crate::chap;
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -39,6 +42,9 @@ pub struct Address {
     /// Whether bytes that come from the portal are protected by checksums: prefer, require, or off.
     #[arg(long, value_name = "POLICY", default_value = "prefer", value_parser = args::digest)]
     pub digest: Policy,
+    /// A file with user= and secret= for CHAP, and target-user= and target-secret= if the target has to prove who it is.
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    pub chap_file: Option<PathBuf>,
     /// A published image in a file instead of behind a portal.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["portal", "target", "lun", "digest"])]
     pub image: Option<PathBuf>,
@@ -59,6 +65,9 @@ pub struct Behind {
     /// Whether bytes that come from the portal are protected by checksums: prefer, require, or off.
     #[arg(long, value_name = "POLICY", default_value = "prefer", value_parser = args::digest)]
     digest: Policy,
+    /// A file with user= and secret= for CHAP, and target-user= and target-secret= if the target has to prove who it is.
+    #[arg(long, value_name = "FILE")]
+    chap_file: Option<PathBuf>,
 }
 
 impl From<Behind> for Address {
@@ -68,6 +77,7 @@ impl From<Behind> for Address {
             target: Some(behind.target),
             lun: behind.lun,
             digest: behind.digest,
+            chap_file: behind.chap_file,
             image: None,
         }
     }
@@ -100,6 +110,8 @@ impl Address {
         options.digests = self.digest;
         options.portal_group = portal::group(portal);
         options.tell = |trouble| eprintln!("{trouble}");
+        options.credentials = self.chap_file.as_deref().map(chap::read).transpose()?;
+        let credentials = options.credentials.clone();
         let client = Client::open(options).map_err(|error| failed(target, &error))?;
         if !client.digests().data {
             eprintln!("repository at {}: {UNPROTECTED}", client.portal());
@@ -116,6 +128,7 @@ impl Address {
             designator: client.identity(),
             initiator_name,
             digest: self.digest,
+            credentials,
             client,
         })
     }
@@ -135,6 +148,8 @@ pub struct Remote {
     pub initiator_name: String,
     /// Which digests connections to it ask for.
     pub digest: Policy,
+    /// How both sides prove who they are.
+    pub credentials: Option<Credentials>,
     client: Client,
 }
 
@@ -220,6 +235,7 @@ fn options(superblock: &Superblock) -> Option<Options> {
         None => Designator::NONE,
     };
     options.digests = origin.digests;
+    options.credentials = Credentials::from_disk(&origin.chap).ok()?;
     options.patience = RECOGNISED_WITHIN;
     options.beside = Some(origin.isid);
     options.identity = Some(Identity {

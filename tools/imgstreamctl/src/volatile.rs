@@ -120,12 +120,14 @@ impl Medium for Volatile {
     }
 
     fn write(&mut self, at_bytes: u64, from: &[u8]) -> io::Result<()> {
-        assert_eq!((at_bytes % BLOCK_BYTES, from.len() % SECTOR_LEN), (0, 0));
-        assert!(from.len() % BLOCK_LEN == 0 || from.len() < BLOCK_LEN);
+        let first = (at_bytes % BLOCK_BYTES) as usize;
+        assert_eq!((first % SECTOR_LEN, from.len() % SECTOR_LEN), (0, 0));
+        // Whole blocks, or sectors of one.
+        assert!((first == 0 && from.len() % BLOCK_LEN == 0) || first + from.len() <= BLOCK_LEN);
         self.step()?;
         for (number, from) in (at_bytes / BLOCK_BYTES..).zip(from.chunks(BLOCK_LEN)) {
             let mut block = self.block(number);
-            block[..from.len()].copy_from_slice(from);
+            block[first..first + from.len()].copy_from_slice(from);
             self.cached.insert(number, block.into());
         }
         Ok(())

@@ -5,6 +5,8 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
@@ -99,6 +101,72 @@ fn a_target_that_wants_a_password_says_so() {
     fails(&server.address().to_string(), "wants authentication");
 }
 
+const SECRET: &str = "a secret of some length";
+
+/// As [`discover`], with a file of names and secrets.
+fn discover_as(server: &Server, secret: &str, target_secret: &str) -> (i32, String, String) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let lines =
+        format!("user=us\nsecret={secret}\ntarget-user=it\ntarget-secret={target_secret}\n");
+    file.write_all(lines.as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap();
+    let portal = server.address().to_string();
+    let (code, said, stderr) = imgstreamctl(&["discover", &portal, "--chap-file", path]);
+    for secret in [secret, target_secret] {
+        assert!(!said.contains(secret) && !stderr.contains(secret));
+    }
+    (code, said, stderr)
+}
+
+fn with_chap() -> Server {
+    let server = serve(vec![]);
+    let target = Account::new("it", "another secret of some length");
+    server.target().settings.chap = Some(Chap::new(Account::new("us", SECRET), Some(target)));
+    server
+}
+
+#[test]
+fn with_the_password_a_target_lists_what_it_has() {
+    let right = "another secret of some length";
+    for as_tgt in [false, true] {
+        let server = with_chap();
+        if as_tgt {
+            let mut target = server.target();
+            let chap = target.settings.chap.as_mut().unwrap();
+            (chap.seven_is_sha1, chap.algorithms) = (true, vec![7, 5]);
+        }
+        let (code, said, stderr) = discover_as(&server, SECRET, right);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        assert!(said.contains(",1 iqn.2026-11.example:one\n"), "{said}");
+        assert_eq!(
+            server.target().chap.responses.len(),
+            1 + usize::from(as_tgt)
+        );
+    }
+    let refused = |server: &Server, secret, target_secret, words: &str| {
+        let (code, said, stderr) = discover_as(server, secret, target_secret);
+        let expected = i32::from(Exit::PortalUnreachable.code());
+        assert_eq!((code, said.as_str()), (expected, ""), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    };
+    let server = with_chap();
+    refused(
+        &server,
+        "not what it is at all",
+        right,
+        "authentication failed",
+    );
+    refused(
+        &server,
+        SECRET,
+        "not what it is at all",
+        "does not know its secret",
+    );
+    // Who has a password shows nobody a list who does not ask for it.
+    server.target().settings.chap = None;
+    refused(&server, SECRET, right, "without it");
+}
+
 #[test]
 fn who_speaks_something_else_is_no_iscsi_portal() {
     for greeting in [
@@ -163,4 +231,23 @@ fn every_trouble_is_one_sentence_and_one_exit_code() {
         let (code, _, stderr) = imgstreamctl(&["discover", portal]);
         assert_eq!(code, i32::from(Exit::Usage.code()), "{stderr}");
     }
+}
+
+/// Says nothing where this computer leaves no core file of anybody.
+#[test]
+fn no_core_file_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let portal = listener.local_addr().unwrap();
+    let program = env!("CARGO_BIN_EXE_imgstreamctl");
+    let script = format!("ulimit -c unlimited; exec {program} discover {portal}");
+    let mut shell = Command::new("sh");
+    shell.current_dir(&directory).args(["-c", &script]);
+    let mut child = shell.spawn().unwrap();
+    let _waits_for_us = listener.accept().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(6));
+    assert!(!status.core_dumped(), "{status}");
 }

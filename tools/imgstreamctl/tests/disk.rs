@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use imgstream_engine::plan::{plan, Demand};
 use imgstream_proto::disk::boot_list::BootState;
 use imgstream_proto::disk::settings::{Hostname, Method, Network, Settings, Tunables};
-use imgstream_proto::disk::superblock::{Checkpoint, Superblock};
+use imgstream_proto::disk::superblock::{Checkpoint, Superblock, CHAP_AT};
 use imgstream_proto::disk::State;
 use imgstreamctl::medium::{DiskMedium, Medium};
 use imgstreamctl::ondisk::Found;
@@ -100,7 +100,7 @@ fn disk(directory: &Path, state: State) -> PathBuf {
     let next = Superblock {
         state,
         clean: true,
-        ..found.superblock
+        ..found.superblock.clone()
     };
     found.replace(&mut medium, next).unwrap();
     path
@@ -143,7 +143,7 @@ fn reseal(path: &Path, change: impl Fn(u64, &mut [u8])) {
 #[test]
 fn superblocks_of_others_are_refused_by_every_command() {
     type Change = fn(u64, &mut [u8]);
-    let cases: [(Change, Exit, &str); 4] = [
+    let cases: [(Change, Exit, &str); 5] = [
         (
             |_, block| block[12] = 2,
             Exit::NewerSuperblock,
@@ -164,6 +164,12 @@ fn superblocks_of_others_are_refused_by_every_command() {
             |_, block| block[56..].fill(0xff),
             Exit::DamagedSuperblock,
             "is damaged",
+        ),
+        // A name without a secret.
+        (
+            |_, block| block[CHAP_AT] = 7,
+            Exit::DamagedSuperblock,
+            "names and secrets for CHAP make no sense",
         ),
     ];
     let dir = tempfile::tempdir().unwrap();

@@ -79,6 +79,7 @@ fn survey(source: &Path, lun: &Path) -> Survey {
         target: None,
         lun: 1,
         digest: Policy::Prefer,
+        chap_file: None,
         image: Some(lun.to_path_buf()),
     };
     Survey::of(&address, Some(source), None)

@@ -3,16 +3,17 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{imgstreamctl, make, prepare, published, Recipe, MIB};
 use imgstream_proto::disk::settings::{Method, Network};
 use imgstream_proto::disk::State;
 use imgstream_proto::iscsi::digest::Policy;
-use imgstream_testtarget::{Fault, LoginFault, Plan, Server, Target, Willing};
+use imgstream_testtarget::{Account, Chap, Fault, LoginFault, Plan, Server, Target, Willing};
 use imgstreamctl::medium::DiskMedium;
 use imgstreamctl::plan::Survey;
 use imgstreamctl::publish::ReadAt;
@@ -199,6 +200,7 @@ fn address(server: &Server) -> Address {
         target: Some(NAME.into()),
         lun: 1,
         digest: Policy::Prefer,
+        chap_file: None,
         image: None,
     }
 }
@@ -238,9 +240,8 @@ fn another_image_while_boot_blocks_are_fetched() {
 }
 
 /// Puts a migration to the image at `server` on the disk, as if it streamed.
-fn streaming(disk: &Path, server: &Server) {
-    let address = address(server);
-    let plan = Survey::of(&address, Some(disk), None).plan.unwrap();
+fn streaming(disk: &Path, address: &Address) {
+    let plan = Survey::of(address, Some(disk), None).plan.unwrap();
     let network = Network {
         mac: [2; 6],
         method: Method::Dhcp,
@@ -261,7 +262,7 @@ fn attaching_to_another_image() {
     let disk = source.image.to_str().unwrap();
     let server = serve(pair.first.clone(), |_| {});
     let at = server.address();
-    streaming(&source.image, &server);
+    streaming(&source.image, &address(&server));
     let before = fs::read(&source.image).unwrap();
     let attach = || imgstreamctl(&["attach", disk]);
     // There is no module here: whoever asks for it has let the image pass.
@@ -282,4 +283,99 @@ fn attaching_to_another_image() {
         fs::read(&source.image).unwrap() == before,
         "the disk was changed"
     );
+}
+
+const SECRET: &str = "what only this computer knows";
+const THEIRS: &str = "what only the target knows";
+
+fn asks_for_chap(target: &mut Target) {
+    let known = Account::new("the-target", THEIRS);
+    target.settings.chap = Some(Chap::new(
+        Account::new("this-computer", SECRET),
+        Some(known),
+    ));
+}
+
+fn chap_file(made: &common::Made, secret: &str, theirs: &str) -> PathBuf {
+    let path = made.path("chap");
+    let text = format!(
+        "user=this-computer\nsecret={secret}\ntarget-user=the-target\ntarget-secret={theirs}\n"
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+fn tells_no_secret(said: &str) {
+    assert!(!said.contains(SECRET) && !said.contains(THEIRS), "{said}");
+}
+
+#[test]
+fn a_plan_needs_the_right_names_and_secrets() {
+    let made = make(&Recipe::default());
+    let (lun, _, _) = prepare(&made, &[]);
+    let source = source();
+    let server = serve(fs::read(&lun).unwrap(), asks_for_chap);
+    let portal = server.address().to_string();
+    let disk = source.image.to_str().unwrap();
+    let at = [
+        "plan", "--json", "--disk", disk, "--portal", &portal, "--target", NAME,
+    ];
+    let plan = |more: &[&str]| {
+        let (code, said, stderr) = imgstreamctl(&[&at[..], more].concat());
+        tells_no_secret(&said);
+        tells_no_secret(&stderr);
+        (code, stderr)
+    };
+    let with = |secret, theirs| {
+        let file = chap_file(&made, secret, theirs);
+        plan(&["--chap-file", file.to_str().unwrap()])
+    };
+    assert_eq!(with(SECRET, THEIRS).0, 0);
+    for ((code, stderr), words) in [
+        (plan(&[]), "authentication"),
+        (
+            with("not what it should be", THEIRS),
+            "authentication failed",
+        ),
+        (
+            with(SECRET, "not what it should be"),
+            "does not know its secret",
+        ),
+    ] {
+        assert_eq!(code, i32::from(Exit::PortalUnreachable.code()), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+#[test]
+fn names_and_secrets_go_into_the_superblock_and_are_used_from_there() {
+    let pair = Pair::new();
+    let source = source();
+    let server = serve(pair.first.clone(), asks_for_chap);
+    let at = server.address();
+    let file = chap_file(&pair.made, SECRET, THEIRS);
+    let address = Address {
+        chap_file: Some(file.clone()),
+        ..address(&server)
+    };
+    streaming(&source.image, &address);
+    fs::remove_file(file).unwrap();
+    drop(server);
+    let _server = serve_at(at, pair.second, asks_for_chap);
+    let disk = source.image.to_str().unwrap();
+    let (code, _, stderr) = imgstreamctl(&["attach", disk]);
+    // Who does not get in cannot tell that it is another image.
+    assert_eq!(code, i32::from(Exit::WrongImage.code()), "{stderr}");
+    let (_, said, _) = imgstreamctl(&["dump", disk]);
+    assert!(said.contains("authentication: mutual CHAP\n"), "{said}");
+    for words in [
+        &["dump", disk][..],
+        &["dump", "--json", disk],
+        &["check", disk],
+    ] {
+        let (_, said, stderr) = imgstreamctl(words);
+        tells_no_secret(&said);
+        tells_no_secret(&stderr);
+    }
 }

@@ -8,8 +8,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use imgstream_engine::portals::Portals;
-use imgstream_engine::session::{Event, Found, Reason, Session, Stage, Want, DISCOVERY_BYTES};
+use imgstream_engine::session::{
+    ChapFault, Credentials, Crypto, Event, Found, Reason, Session, Stage, Want, DISCOVERY_BYTES,
+};
 
+use crate::crypto::CRYPTO;
 use crate::error::Error;
 use crate::socket::received;
 use crate::trouble::Cause;
@@ -50,17 +53,29 @@ impl fmt::Display for DiscoveredPortal {
     }
 }
 
-/// Asks a portal for its targets, and follows where it leads. Does not try twice.
-pub fn discover(portal: SocketAddr, initiator_name: &str) -> Result<Vec<DiscoveredTarget>, Error> {
+/// Asks a portal for its targets, with `credentials` if it has to know who asks, and follows where it leads. Tries twice only
+/// where the first try shows that the target means something else by a number.
+pub fn discover(
+    portal: SocketAddr,
+    initiator_name: &str,
+    credentials: Option<Credentials>,
+) -> Result<Vec<DiscoveredTarget>, Error> {
     let mut portals = Portals::new([portal]);
     // Any name will do where none is asked for.
     let mut options = Options::new(&[portal], initiator_name, 0, initiator_name);
     options.timing.login = ANSWER_MS;
+    options.credentials = credentials;
+    let mut crypto = CRYPTO;
     loop {
         let at = portals.current().unwrap_or(portal);
-        let mut asker = Asker::connect(at, &options)?;
+        let mut asker = Asker::connect(at, &options, crypto)?;
         let reason = match asker.ask()? {
             None => return Ok(asker.end()),
+            // What is not offered is not misread again.
+            Some(Reason::Chap(ChapFault::Misread)) => {
+                crypto.sha256 = None;
+                continue;
+            }
             Some(reason) => reason,
         };
         let next = portals.next(reason.into(), 0, 0);
@@ -77,11 +92,13 @@ struct Asker {
     socket: TcpStream,
     portal: SocketAddr,
     start: Instant,
+    /// We say who we are.
+    named: bool,
     logged_in: bool,
 }
 
 impl Asker {
-    fn connect(portal: SocketAddr, options: &Options) -> Result<Self, Error> {
+    fn connect(portal: SocketAddr, options: &Options, crypto: Crypto) -> Result<Self, Error> {
         let socket =
             TcpStream::connect_timeout(&portal, CONNECT).map_err(|error| Error::Unreachable {
                 portal,
@@ -91,8 +108,13 @@ impl Asker {
         let _ = socket.set_read_timeout(Some(Duration::from_millis(POLL_MS)));
         let _ = socket.set_write_timeout(Some(CONNECT));
         let session = Session::discovery(options.config()?, vec![0; DISCOVERY_BYTES]);
+        let mut session = session.map_err(Error::Config)?;
+        if let Some(credentials) = &options.credentials {
+            session.authenticate(credentials, crypto);
+        }
         let mut asker = Self {
-            session: session.map_err(Error::Config)?,
+            named: options.credentials.is_some(),
+            session,
             socket,
             portal,
             start: Instant::now(),
@@ -113,11 +135,10 @@ impl Asker {
             Reason::Protocol(_) | Reason::LoginTimeout if !self.logged_in => {
                 Error::NotIscsi { portal, reason }
             }
-            // We have named nobody.
             Reason::Refused {
                 class: 2,
                 detail: 1,
-            } => Error::Refused {
+            } if !self.named => Error::Refused {
                 portal,
                 reason: Reason::Authentication,
             },

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod chunks;
+mod crypto;
 mod discover;
 mod error;
 mod link;
@@ -29,7 +30,8 @@ use std::time::Duration;
 pub use discover::{discover, DiscoveredPortal, DiscoveredTarget};
 pub use error::Error;
 pub use imgstream_engine::session::{
-    Canary, Facts, Identity, Mismatch, ReadError, Reason, Redirect, RedirectError, Timing,
+    Account, Canary, Credentials, Facts, Identity, Mismatch, ReadError, Reason, Redirect,
+    RedirectError, Timing, Unfit,
 };
 pub use imgstream_proto::iscsi::digest::{Digests, Policy};
 pub use imgstream_proto::iscsi::inquiry::Designator;
@@ -63,6 +65,8 @@ pub struct Options {
     pub beside: Option<[u8; 6]>,
     /// The portal group that discovery named for the portals.
     pub portal_group: Option<u16>,
+    /// How both sides prove who they are; none: they do not.
+    pub credentials: Option<Credentials>,
     /// Times of the session.
     pub timing: Timing,
     /// How long nothing may get on before a call fails.
@@ -83,6 +87,7 @@ impl Options {
             identity: None,
             beside: None,
             portal_group: None,
+            credentials: None,
             timing: Timing::DEFAULT,
             patience: Duration::from_secs(120),
             tell: |_| {},

@@ -15,6 +15,7 @@ use imgstream_engine::session::{
 use imgstream_proto::iscsi::digest::Digests;
 
 use crate::chunks::Chunks;
+use crate::crypto::CRYPTO;
 use crate::error::Error;
 use crate::socket::received;
 use crate::trouble::{Cause, Trouble};
@@ -64,8 +65,12 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(config: Config, options: &Options) -> Result<Self, Error> {
+        let mut session = Session::new(config, vec![0; SCRATCH_BYTES]).map_err(Error::Config)?;
+        if let Some(credentials) = &options.credentials {
+            session.authenticate(credentials, CRYPTO);
+        }
         Ok(Self {
-            session: Session::new(config, vec![0; SCRATCH_BYTES]).map_err(Error::Config)?,
+            session,
             socket: None,
             timeout_ms: 0,
             portals: Portals::new(options.portals.iter().copied()),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use imgstream_engine::checkpoint::{self, Checkpoint};
 use imgstream_engine::health::Health;
 use imgstream_engine::journal::replay;
-use imgstream_engine::load::{attached, Loader};
+use imgstream_engine::load::{attach as attached, Loader};
 use imgstream_engine::pair::{self, choose, Choice, Update};
 use imgstream_engine::round::{self, Round};
 use imgstream_engine::state::transition;
@@ -82,7 +82,7 @@ async fn run_round(
         match round.next(&control.writer) {
             round::Step::TakeWaiters => *covered = world.waiters.given.get(),
             round::Step::Checkpoint => {
-                checkpoint(world, control, |now| *now).await?;
+                checkpoint(world, control, Superblock::clone).await?;
                 continue;
             }
             round::Step::Snapshot => {
@@ -203,7 +203,7 @@ pub async fn set_state(world: &Rc<World>, to: State) -> Result<(), ()> {
         return Err(());
     }
     let mut control = take_control(world);
-    let mut next = control.superblock;
+    let mut next = control.superblock.clone();
     if let Err(illegal) = transition(next.state, to) {
         world.fail(illegal.to_string());
     }
@@ -224,7 +224,7 @@ pub async fn checkpoint_if_due(world: &Rc<World>) {
     }
     let mut control = take_control(world);
     if control.writer.half_full() || world.rng.chance(world.config.checkpoint) {
-        let result = checkpoint(world, &mut control, |now| *now).await;
+        let result = checkpoint(world, &mut control, Superblock::clone).await;
         if result.is_err() {
             world.health.degrade(Health::Degraded);
         }
@@ -236,7 +236,7 @@ pub async fn checkpoint_if_due(world: &Rc<World>) {
 pub async fn detach(world: &Rc<World>) -> Result<(), ()> {
     flush_round(world, None).await?;
     let mut control = take_control(world);
-    let mut next = control.superblock;
+    let mut next = control.superblock.clone();
     next.clean = true;
     let result = write_superblock(world, &mut control, next).await;
     *world.control.borrow_mut() = Some(control);
@@ -278,7 +278,11 @@ pub async fn attach(world: &Rc<World>) -> Result<(), String> {
         } else {
             Trust::at_attach(&found)
         });
-    let change = |now: &Superblock| attached(now, counter, now.checkpoint);
+    let change = |now: &Superblock| {
+        let mut next = now.clone();
+        attached(&mut next, counter, now.checkpoint);
+        next
+    };
     let done = checkpoint(world, &mut control, change).await;
     *world.control.borrow_mut() = Some(control);
     done.map_err(|()| "the attach could not write".to_string())
@@ -318,7 +322,7 @@ fn load_map(world: &World, found: &Superblock, stale: Option<Copy2>) -> Result<C
     .map_err(|damage| format!("{damage:?}"))?;
     let loaded = loader.finish().map_err(|damage| format!("{damage:?}"))?;
     Ok(Control {
-        superblock: *found,
+        superblock: found.clone(),
         stale,
         writer: loaded.writer(world.config.journal_bytes, &replayed),
     })

@@ -36,6 +36,8 @@ pub struct Chap {
     pub target: Option<Account>,
     /// Algorithms that it has, the one it likes best first.
     pub algorithms: Vec<u32>,
+    /// 7 is SHA-1 to it, as to tgt, and a response of another length is malformed.
+    pub seven_is_sha1: bool,
     /// Bytes of its challenges.
     pub challenge_bytes: usize,
     /// Binary values go out in base64.
@@ -53,10 +55,18 @@ impl Chap {
             initiator,
             target,
             algorithms: vec![8, 7, 6, 5],
+            seven_is_sha1: false,
             challenge_bytes: 24,
             base64: false,
             reflects_challenge: false,
             reflects_response: false,
+        }
+    }
+
+    fn meant_by(&self, algorithm: u32) -> u32 {
+        match (self.seven_is_sha1, algorithm) {
+            (true, 7) => 6,
+            _ => algorithm,
         }
     }
 
@@ -89,6 +99,8 @@ pub(crate) struct Exchange {
     algorithm: u32,
     identifier: u8,
     challenge: Vec<u8>,
+    /// The response cannot be read.
+    pub(crate) malformed: bool,
     /// The initiator has proved who it is.
     pub(crate) proved: bool,
 }
@@ -162,12 +174,13 @@ impl Connection {
         );
         let given = bytes(pairs, "CHAP_R").unwrap_or_default();
         let expected = response(
-            exchange.algorithm,
+            chap.meant_by(exchange.algorithm),
             exchange.identifier,
             &chap.initiator.secret,
             &exchange.challenge,
         );
         target.chap.responses.push(given.clone());
+        exchange.malformed = chap.seven_is_sha1 && given.len() != expected.len();
         exchange.proved = name == chap.initiator.name && given == expected;
         if !exchange.proved {
             target.chap.refused += 1;
@@ -204,7 +217,7 @@ impl Connection {
         let proof = match chap.reflects_response {
             true => given.to_vec(),
             false => response(
-                exchange.algorithm,
+                chap.meant_by(exchange.algorithm),
                 identifier as u8,
                 &account.secret,
                 &asked,

@@ -183,7 +183,7 @@ impl Connection {
                 flag::CONTINUE
             };
         let fault = match login.refused {
-            true => Some(LoginFault::Status(2, 1)),
+            true => Some(LoginFault::Status(2, u8::from(!login.chap.malformed))),
             false => fault,
         };
         let flags = self.send_login(request, flags, text, fault);

@@ -21,10 +21,9 @@ use core::fmt;
 
 use imgstream_proto::iscsi::binary::{self, Hex};
 use imgstream_proto::iscsi::text::{parse_number, Pairs, Writer};
+use imgstream_proto::secret::wipe;
 
-use super::credentials::{
-    equal, wipe, Account, Credentials, Crypto, Digest, Secret, MAX_DIGEST_BYTES,
-};
+use super::credentials::{equal, Account, Credentials, Crypto, Digest, MAX_DIGEST_BYTES};
 use super::reason::{ChapFault, Reason, Violation};
 
 /// Bytes of our own challenges: as many as the shortest digest has.
@@ -32,9 +31,14 @@ const CHALLENGE_BYTES: usize = 16;
 /// 12.1.3: no challenge is longer.
 const MAX_CHALLENGE_BYTES: usize = 1024;
 /// Longest message that is hashed: identifier, secret, challenge.
-pub(super) const MESSAGE_BYTES: usize = 1 + Secret::MAX_BYTES + MAX_CHALLENGE_BYTES;
+pub(super) const MESSAGE_BYTES: usize = 1 + Credentials::MAX_SECRET_BYTES + MAX_CHALLENGE_BYTES;
 /// Own challenges that are remembered: one that comes back is a target that has us answer for it.
 const REMEMBERED: usize = 16;
+
+/// IANA's number of SHA-256.
+const SHA256: u32 = 7;
+/// Class of a login's status: the initiator is to blame (11.13.5).
+const INITIATOR_ERROR: u8 = 2;
 
 /// What was sent last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ enum Step {
 pub(super) struct Chap {
     credentials: Credentials,
     crypto: Crypto,
+    /// See `refused`.
+    without_sha256: bool,
     step: Step,
     algorithm: u32,
     /// Our identifier on this connection.
@@ -94,15 +100,22 @@ impl<'a> Keys<'a> {
 }
 
 impl Chap {
-    pub(super) const fn new(credentials: Credentials, crypto: Crypto) -> Self {
+    /// Without secrets: on the way to its place it may leave copies of itself behind.
+    pub(super) const fn new(crypto: Crypto) -> Self {
         Self {
-            credentials,
+            credentials: Credentials::NONE,
             crypto,
+            without_sha256: false,
             step: Step::Method,
             algorithm: 0,
             identifier: 0,
             challenges: [None; REMEMBERED],
         }
+    }
+
+    /// Names and secrets go straight to their place.
+    pub(super) fn use_as(&mut self, credentials: &Credentials) {
+        self.credentials.clone_from(credentials);
     }
 
     /// A connection begins: AuthMethod=CHAP is proposed.
@@ -114,6 +127,26 @@ impl Chap {
     /// Whether we have answered the target's challenge, so that the stage may end.
     pub(super) fn may_end(&self) -> bool {
         matches!(self.step, Step::Response | Step::Done)
+    }
+
+    /// The login was refused. tgt means SHA-1 by 7, IANA's number of SHA-256, and takes our response for malformed; then the
+    /// next login goes without it. That lets nobody in between choose more than they can anyhow, as nothing protects CHAP_A.
+    pub(super) fn refused(&mut self, class: u8, detail: u8) -> bool {
+        if class != INITIATOR_ERROR {
+            return false;
+        }
+        let misread = detail == 0 && self.step == Step::Response && self.algorithm == SHA256;
+        self.without_sha256 = misread;
+        misread
+    }
+
+    /// What may be used in the next login or in this one.
+    fn crypto(&self) -> Crypto {
+        let sha256 = self.crypto.sha256.filter(|_| !self.without_sha256);
+        Crypto {
+            sha256,
+            ..self.crypto
+        }
     }
 
     /// Takes an answer of the security stage, and writes what comes next. `scratch` needs `MESSAGE_BYTES`.
@@ -152,7 +185,7 @@ impl Chap {
             None | Some("None") => return Err(ChapFault::Skipped),
             Some(_) => return Err(ChapFault::Method),
         }
-        text.pair("CHAP_A", Offer(&self.crypto));
+        text.pair("CHAP_A", Offer(&self.crypto()));
         self.step = Step::Algorithms;
         Ok(())
     }
@@ -170,18 +203,18 @@ impl Chap {
         // RFC 1994 section 4.1: one octet.
         let identifier = parse_number(identifier).and_then(|number| u8::try_from(number).ok());
         let identifier = identifier.ok_or(ChapFault::Identifier)?;
-        let mut message = Message::new(scratch, identifier, &self.credentials.ours().secret)?;
+        let mut message = Message::new(scratch, identifier, self.credentials.ours().secret)?;
         message.parse_challenge(challenge)?;
         // 9.2.1: a challenge of ours that comes back has us compute what the target ought to.
         if self.is_ours(message.challenge()) {
             return Err(ChapFault::Reflected);
         }
-        let response = message.digest(&self.crypto, algorithm)?;
+        let response = message.digest(&self.crypto(), algorithm)?;
         let fresh = self
             .credentials
             .target()
             .map(|_| fresh_challenge(&self.crypto));
-        text.pair("CHAP_N", self.credentials.ours().name.as_str());
+        text.pair("CHAP_N", self.credentials.ours().name);
         text.pair("CHAP_R", Hex(response.as_bytes()));
         if let Some((own_identifier, own)) = fresh {
             // 9.2.1: neither theirs nor one that was used before.
@@ -219,7 +252,7 @@ impl Chap {
 
     fn verify(
         &self,
-        account: &Account,
+        account: Account<'_>,
         name: &str,
         response: &str,
         scratch: &mut [u8],
@@ -228,13 +261,13 @@ impl Chap {
         let len = binary::parse(response, &mut found).map_err(|_| ChapFault::WrongResponse)?;
         let [.., newest] = &self.challenges;
         let challenge = newest.as_ref().ok_or(ChapFault::NoResponse)?;
-        let mut message = Message::new(scratch, self.identifier, &account.secret)?;
+        let mut message = Message::new(scratch, self.identifier, account.secret)?;
         message.set_challenge(challenge)?;
-        let expected = message.digest(&self.crypto, self.algorithm)?;
+        let expected = message.digest(&self.crypto(), self.algorithm)?;
         if !equal(found.get(..len).unwrap_or(&[]), expected.as_bytes()) {
             return Err(ChapFault::WrongResponse);
         }
-        if name != account.name.as_str() {
+        if name != account.name {
             return Err(ChapFault::WrongName);
         }
         Ok(())
@@ -284,11 +317,10 @@ struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn new(scratch: &'a mut [u8], identifier: u8, secret: &Secret) -> Result<Self, ChapFault> {
+    fn new(scratch: &'a mut [u8], identifier: u8, secret: &[u8]) -> Result<Self, ChapFault> {
         let bytes = scratch
             .get_mut(..MESSAGE_BYTES)
             .ok_or(ChapFault::Challenge)?;
-        let secret = secret.as_bytes();
         let start = core::iter::once(&identifier).chain(secret);
         bytes
             .iter_mut()
@@ -329,5 +361,43 @@ impl<'a> Message<'a> {
     fn digest(&self, crypto: &Crypto, algorithm: u32) -> Result<Digest, ChapFault> {
         let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
         crypto.digest(algorithm, bytes).ok_or(ChapFault::Algorithm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &[u8] = b"what nobody may find";
+
+    /// Sees that the secret is in what is hashed.
+    fn sha256(message: &[u8], digest: &mut [u8; 32]) {
+        assert!(message[1..].starts_with(SECRET));
+        digest.fill(7);
+    }
+
+    #[test]
+    fn what_was_hashed_is_wiped() {
+        let ours = Account {
+            name: "me",
+            secret: SECRET,
+        };
+        for (challenge, taken) in [("CHAP_C=0x1234\0", true), ("CHAP_C=0x123x\0", false)] {
+            let mut chap = Chap::new(Crypto {
+                md5: None,
+                sha1: None,
+                sha256: Some(sha256),
+                sha3_256: None,
+                random: |_| {},
+            });
+            chap.use_as(&Credentials::new(ours, None).unwrap());
+            (chap.step, chap.algorithm) = (Step::Algorithms, SHA256);
+            let (mut scratch, mut out) = ([0xff; MESSAGE_BYTES + 1], [0; 256]);
+            let answer = ["CHAP_A=7\0CHAP_I=1\0", challenge].concat();
+            let mut text = Writer::new(&mut out);
+            let done = chap.answer(answer.as_bytes(), &mut scratch, &mut text);
+            assert_eq!(done.is_ok(), taken);
+            assert_eq!(scratch[..MESSAGE_BYTES], [0; MESSAGE_BYTES]);
+        }
     }
 }

@@ -30,7 +30,7 @@ impl Name {
     /// `name` if it can be one.
     pub fn new(name: &str) -> Option<Self> {
         let source = name.as_bytes();
-        if source.is_empty() || !source.iter().all(u8::is_ascii_graphic) {
+        if !Self::fits(name) {
             return None;
         }
         let mut bytes = [0; Self::MAX_BYTES];
@@ -39,6 +39,11 @@ impl Name {
             len: u8::try_from(source.len()).ok()?,
             bytes,
         })
+    }
+
+    /// Whether `name` can be one.
+    pub(super) fn fits(name: &str) -> bool {
+        (1..=Self::MAX_BYTES).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic())
     }
 
     /// The name.

@@ -116,6 +116,8 @@ pub enum ChapFault {
     OutOfOrder,
     /// The algorithm was not offered.
     Algorithm,
+    /// A response by SHA-256 was refused as malformed: the next login does not offer it.
+    Misread,
     /// The identifier is no octet.
     Identifier,
     /// The challenge is malformed, empty or too long.
@@ -212,8 +214,8 @@ impl Reason {
         match self {
             // Class 3 is the target's trouble and may pass; class 2 is about us (11.13.5).
             Self::Refused { class, .. } => *class != 3,
+            Self::Chap(fault) => !matches!(fault, ChapFault::Misread),
             Self::Authentication
-            | Self::Chap(_)
             | Self::Negotiation(_)
             | Self::Unprotected(_)
             | Self::BadRedirect(_)
@@ -354,6 +356,9 @@ impl fmt::Display for ChapFault {
             Self::Method => "the target does not offer it",
             Self::OutOfOrder => "the target leaves out a step of it",
             Self::Algorithm => "the target chose an algorithm that was not offered",
+            Self::Misread => {
+                "the target cannot read a response by SHA-256; the next login goes without it"
+            }
             Self::Identifier => "the target's identifier is no number from 0 to 255",
             Self::Challenge => "the target's challenge is malformed or too long",
             Self::Reflected => "the target sent a challenge of ours back",

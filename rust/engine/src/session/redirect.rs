@@ -10,7 +10,7 @@ use imgstream_proto::iscsi::address::{Host, TargetAddress};
 use imgstream_proto::iscsi::bhs::LoginResponse;
 use imgstream_proto::iscsi::text::Pairs;
 
-use super::reason::Reason;
+use super::reason::{ChapFault, Reason};
 use super::{Session, INPUT_BYTES};
 
 /// Status class of a redirect; all that is known of one without a known detail is that it holds for now.
@@ -70,8 +70,15 @@ impl fmt::Display for RedirectError {
 
 impl<B: DerefMut<Target = [u8]>> Session<B> {
     /// Why a login is over whose answer has another status than success.
-    pub(super) fn refusal(&self, header: &LoginResponse) -> Reason {
+    pub(super) fn refusal(&mut self, header: &LoginResponse) -> Reason {
         let (class, detail) = (header.status_class, header.status_detail);
+        if self
+            .chap
+            .as_mut()
+            .is_some_and(|chap| chap.refused(class, detail))
+        {
+            return Reason::Chap(ChapFault::Misread);
+        }
         if class != REDIRECTION {
             return Reason::Refused { class, detail };
         }

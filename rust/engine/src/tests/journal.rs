@@ -19,7 +19,7 @@ use crate::block::{BlockState, Run};
 use crate::checkpoint;
 use crate::health::{Health, HealthCell};
 use crate::journal::{replay, Damage, Writer};
-use crate::load::{self, attached, Loader};
+use crate::load::{self, attach, Loader};
 use crate::map::Change;
 use crate::pair::{choose, places, scan, Choice, Step, Update};
 use crate::round;
@@ -382,12 +382,12 @@ fn the_newest_valid_superblock_counts() {
     let mut other = superblock(3);
     other.cursor = 1;
     assert_eq!(
-        choose(&Ok(superblock(3)), &Ok(other)),
+        choose(&Ok(superblock(3)), &Ok(other.clone())),
         Choice::Conflict { generation: 3 }
     );
     other.uuid = [9; 16];
     assert_eq!(
-        choose(&Ok(superblock(3)), &Ok(other)),
+        choose(&Ok(superblock(3)), &Ok(other.clone())),
         Choice::TwoMigrations
     );
 }
@@ -461,14 +461,17 @@ fn an_unclean_attach_is_never_forgotten() {
     let mut found = superblock(1);
     found.clean = true;
     assert_eq!(Trust::at_attach(&found), Trust::Proven);
-    let running = attached(&found, 5, start());
+    attach(&mut found, 5, start());
+    let running = found;
     assert!(!running.clean && !running.suspect && running.generation == 2);
     assert_eq!(running.copy_counter_blocks, 5);
-    let mut again = attached(&running, 5, start());
+    let mut again = running;
+    attach(&mut again, 5, start());
     assert!(again.suspect);
     again.clean = true;
     assert_eq!(Trust::at_attach(&again), Trust::Suspect);
-    assert!(attached(&again, 5, start()).suspect);
+    attach(&mut again, 5, start());
+    assert!(again.suspect);
     for state in [BlockState::Dirty, BlockState::Zero] {
         assert!(!Trust::Proven.may_fetch(state));
     }

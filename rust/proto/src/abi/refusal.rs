@@ -75,7 +75,7 @@ refusals! {
     /// The journal failed earlier, rule 10.
     Degraded = 20, "an earlier write of the journal failed; only reading goes on";
     /// The on-disk settings cannot be used.
-    Settings = 21, "the target's address or the initiator's name in the superblock cannot be used";
+    Settings = 21, "an address, a name or a secret in the superblock cannot be used";
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub enum Field {
     Sequence,
     /// The policy of digests.
     Digests,
+    /// Names and secrets for CHAP.
+    Chap,
     /// A reserved field that is not zero.
     Reserved,
 }
@@ -116,6 +118,9 @@ impl core::fmt::Display for Error {
                 write!(f, "structure of byte {found} found at byte {expected}")
             }
             Error::Uuid { .. } => write!(f, "structure of another migration or image"),
+            Error::Value {
+                field: Field::Chap, ..
+            } => write!(f, "names and secrets for CHAP make no sense"),
             Error::Value { field, found } => write!(f, "impossible {field:?}: {found}"),
         }
     }

@@ -2,6 +2,7 @@
 
 //! The superblock: identity, state and places of one migration. Two copies, of which the newest valid one counts.
 
+mod chap;
 mod layout;
 
 use core::net::IpAddr;
@@ -15,7 +16,8 @@ use super::header::{Crc32c, Header, Uuid};
 use super::state::State;
 use crate::iscsi::digest::Policy;
 
-pub use layout::SuperblockDisk;
+pub use chap::{Chap, ChapPair, CHAP_LEN, CHAP_TEXT_LEN};
+pub use layout::{SuperblockDisk, CHAP_AT};
 
 /// The magic of a superblock; whoever scans a disk looks for it.
 pub const MAGIC: [u8; 8] = *b"IMGSTRSB";
@@ -83,7 +85,7 @@ pub struct ImageIdentity {
 }
 
 /// Where the image comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// iSCSI name of the target.
     pub target_name: Name,
@@ -99,6 +101,8 @@ pub struct Origin {
     pub isid: [u8; 6],
     /// Which digests its connections ask for.
     pub digests: Policy,
+    /// Who proves to be who in a login.
+    pub chap: Chap,
 }
 
 /// Places of the control area; pairs are the two copies. A place of length 0 does not exist.
@@ -176,8 +180,8 @@ impl Places {
     }
 }
 
-/// A checked superblock. About 1 KiB: keep it on the heap in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A checked superblock. About 1.5 KiB: keep it on the heap in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
     /// The migration.
     pub uuid: Uuid,

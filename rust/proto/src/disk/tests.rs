@@ -12,7 +12,7 @@ use super::boot_list::BootList;
 use super::geometry::{align_up, last_superblock_bytes};
 use super::journal::{transaction_bytes, Builder, Probe, Record, Transaction, RECORDS_MAX};
 use super::settings::{Method, Network, Tunables, SETTINGS_LEN};
-use super::superblock::{Canary, Checkpoint, Places, Portal, SUPERBLOCK_LEN};
+use super::superblock::{Canary, Chap, Checkpoint, Places, Portal, SUPERBLOCK_LEN};
 use super::trailer::TRAILER_LEN;
 use super::*;
 use crate::iscsi::digest::Policy;
@@ -448,6 +448,7 @@ prop_compose! {
         vpd83 in arb_bounded(),
         portals in proptest::array::uniform4(proptest::option::of((arb_address(), any::<u16>()))),
         canaries in proptest::array::uniform4(proptest::option::of(any::<(u64, u32)>())),
+        chap in proptest::option::of(any::<([u8; 12], [u8; 99], bool)>()),
         places in arb_places(),
     ) -> Superblock {
         let [generation, cursor, d, s, r, u, c, t, lun_bytes, counter, sequence, position, lun] = numbers;
@@ -485,6 +486,9 @@ prop_compose! {
         superblock.origin.isid = ids.4;
         superblock.origin.portals = portals.map(|portal| {
             portal.map(|(address, port)| Portal { address, port, scope_id: port.into() })
+        });
+        superblock.origin.chap = chap.map_or(Chap::NONE, |(name, secret, mutual)| {
+            Chap::new((&name, &secret), mutual.then_some((&secret, &name))).unwrap()
         });
         superblock.places = places;
         superblock

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use imgstream_engine::session::{Account, Credentials, Crypto, Name, Secret, Session};
+use imgstream_engine::session::{Account, Credentials, Crypto, Session};
 use imgstream_proto::iscsi::binary;
 use imgstream_proto::iscsi::text::Pairs;
 
@@ -24,18 +24,18 @@ fn random(to: &mut [u8]) {
     }
 }
 
-fn account(name: &str, secret: &[u8]) -> Account {
-    Account {
-        name: Name::new(name).unwrap(),
-        secret: Secret::new(secret).unwrap(),
-    }
-}
-
 /// `mutual`: the target has to prove who it is, too.
 pub(super) fn authenticate(session: &mut Session<Vec<u8>>, mutual: bool) {
     RANDOM.set(0);
-    let target = mutual.then(|| account(TARGET, b"what only the target knows"));
-    let credentials = Credentials::new(account("me", b"the initiator's own"), target);
+    let ours = Account {
+        name: "me",
+        secret: b"the initiator's own",
+    };
+    let target = Account {
+        name: TARGET,
+        secret: b"what only the target knows",
+    };
+    let credentials = Credentials::new(ours, mutual.then_some(target));
     let crypto = Crypto {
         md5: Some(|_, to| to.fill(5)),
         sha1: None,
@@ -43,7 +43,7 @@ pub(super) fn authenticate(session: &mut Session<Vec<u8>>, mutual: bool) {
         sha3_256: Some(|_, to| to.fill(8)),
         random,
     };
-    session.authenticate(credentials.unwrap(), crypto);
+    session.authenticate(&credentials.unwrap(), crypto);
 }
 
 /// The value of `key`, wherever it came.

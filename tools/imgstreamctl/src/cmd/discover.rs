@@ -2,10 +2,12 @@
 //! `imgstreamctl discover`: which targets a portal offers.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
-use imgstream_initiator::{discover, DiscoveredPortal, DiscoveredTarget};
+use imgstream_initiator::{discover, Credentials, DiscoveredPortal, DiscoveredTarget};
 use serde_json::{json, Value};
 
+use crate::chap;
 use crate::error::Result;
 use crate::portal;
 use crate::refusal::Refusal;
@@ -17,6 +19,9 @@ pub struct Args {
     /// Address and port of the iSCSI portal, for example 10.0.2.2:3260.
     #[arg(value_name = "ADDRESS[:PORT]", value_parser = portal::parse)]
     pub portal: String,
+    /// A file with user= and secret= for CHAP, and target-user= and target-secret= if the portal has to prove who it is.
+    #[arg(long, value_name = "FILE")]
+    pub chap_file: Option<PathBuf>,
     /// Print facts as JSON.
     #[arg(long)]
     pub json: bool,
@@ -24,7 +29,8 @@ pub struct Args {
 
 /// Runs the command. Each of the portal's addresses is asked once.
 pub fn run(args: Args) -> Result<()> {
-    let targets = ask(&args.portal)?;
+    let credentials = args.chap_file.as_deref().map(chap::read).transpose()?;
+    let targets = ask(&args.portal, credentials.as_ref())?;
     if args.json {
         println!("{:#}", facts(&targets));
     } else if targets.is_empty() {
@@ -35,11 +41,11 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn ask(name: &str) -> Result<Vec<DiscoveredTarget>> {
+fn ask(name: &str, credentials: Option<&Credentials>) -> Result<Vec<DiscoveredTarget>> {
     let initiator = repository::own_name();
     let mut failed = Vec::new();
     for address in portal::resolve(name)? {
-        match discover(address, &initiator) {
+        match discover(address, &initiator, credentials.cloned()) {
             Ok(targets) => return Ok(targets),
             Err(error) => failed.push(error.to_string()),
         }

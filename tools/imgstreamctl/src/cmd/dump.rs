@@ -119,6 +119,8 @@ fn superblock(sb: &Superblock) -> Value {
         "initiator_name": sb.origin.initiator_name.as_str(),
         "isid": hex(&sb.origin.isid),
         "digests": sb.origin.digests.word(),
+        // Whether, never what.
+        "authentication": format!("{:?}", sb.origin.chap),
         "places": {
             "boot_list": sb.places.boot_list.map(place),
             "map": sb.places.map.map(place),

@@ -238,7 +238,7 @@ fn a_migration_that_is_alive_is_not_finished() {
     let mut found = ondisk::find(&mut disk, "disk").unwrap().unwrap();
     let alive = Superblock {
         state: State::Committing,
-        ..found.superblock
+        ..found.superblock.clone()
     };
     found.replace(&mut disk, alive).unwrap();
     let before = disk.clone();
@@ -345,7 +345,7 @@ fn half_committed(newer: usize) -> Volatile {
     let mut found = ondisk::find(&mut disk, "disk").unwrap().unwrap();
     let older = Superblock {
         state: State::Committing,
-        ..found.superblock
+        ..found.superblock.clone()
     };
     found.replace(&mut disk, older).unwrap();
     let old = disk.block(copies()[1 - newer]);

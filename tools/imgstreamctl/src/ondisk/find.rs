@@ -7,6 +7,7 @@ use imgstream_engine::pair::{self, Choice};
 use imgstream_engine::plan;
 use imgstream_proto::disk::superblock::{Superblock, SUPERBLOCK_LEN};
 use imgstream_proto::disk::{Copy2, Error as DiskError, State, BLOCK_LEN};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::medium::Medium;
@@ -138,12 +139,12 @@ const NOTHING: DiskError = DiskError::Short {
 
 /// Reads the superblock at `at_bytes`.
 fn read(disk: &mut dyn Medium, at_bytes: u64) -> Result<Superblock, Unread> {
-    let mut bytes = [0; SUPERBLOCK_LEN];
+    let mut bytes = Zeroizing::new([0; SUPERBLOCK_LEN]);
     if at_bytes.saturating_add(SUPERBLOCK_LEN as u64) > disk.size_bytes() {
         return Err(Unread::None);
     }
-    disk.read(at_bytes, &mut bytes).map_err(Unread::Io)?;
-    Superblock::decode(at_bytes, &bytes, crc32c::crc32c).map_err(|error| match error {
+    disk.read(at_bytes, &mut *bytes).map_err(Unread::Io)?;
+    Superblock::decode(at_bytes, &*bytes, crc32c::crc32c).map_err(|error| match error {
         DiskError::Magic { .. } => Unread::None,
         error => Unread::Bad(error),
     })

@@ -95,7 +95,7 @@ pub fn inspect(disk: &mut dyn Medium, place: &str) -> Result<Area> {
     })?;
     let Found { superblock, stale } = found;
     let mut area = Area {
-        superblock,
+        superblock: superblock.clone(),
         boot_list: Vec::new(),
         settings: None,
         blocks: None,
@@ -215,7 +215,7 @@ impl Area {
 
     /// As an attach does it, on words of our own.
     fn read_map(&mut self, disk: &mut dyn Medium) -> Result<()> {
-        let superblock = self.superblock;
+        let superblock = self.superblock.clone();
         let blocks = superblock.geometry.image_blocks();
         let words = atomics(Map::words_for(blocks));
         let changed = atomics(Map::changed_words_for(blocks));

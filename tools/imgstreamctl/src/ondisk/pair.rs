@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Writes the superblock pair.
 
+use std::ops::Range;
+
 use imgstream_engine::pair::{self, Step, Update};
 use imgstream_engine::state;
-use imgstream_proto::disk::superblock::{Superblock, MAGIC, SUPERBLOCK_LEN};
+use imgstream_proto::disk::superblock::{Chap, Superblock, CHAP_AT, MAGIC, SUPERBLOCK_LEN};
 use imgstream_proto::disk::{Copy2, State, Uuid, SECTOR_BYTES};
+use zeroize::Zeroizing;
 
 use super::find::{find_pair, Found};
 use crate::error::{Error, Result};
 use crate::medium::Medium;
+
+/// The sectors of a superblock that have names and secrets.
+const CHAP_SECTORS: Range<usize> = 1024..2048;
 
 /// What stands where a copy of one migration's superblock was written. A file
 /// system may have been grown over it since.
@@ -31,7 +37,7 @@ impl Found {
         let Some(stale) = self.stale else {
             return Ok(());
         };
-        let same = self.superblock;
+        let same = self.superblock.clone();
         let places = pair::locations(&same).ok_or_else(no_place)?;
         if ours || look(disk, *stale.of(&places), &same.uuid)? == Stands::Whole {
             self.replace(disk, same)?;
@@ -43,7 +49,7 @@ impl Found {
     /// may act on the change before this has returned.
     pub fn set_state(&mut self, disk: &mut dyn Medium, to: State, cursor: u64) -> Result<()> {
         state::transition(self.superblock.state, to).map_err(|e| Error::Other(e.to_string()))?;
-        let mut next = self.superblock;
+        let mut next = self.superblock.clone();
         next.state = to;
         next.cursor = cursor;
         self.replace(disk, next)
@@ -75,26 +81,26 @@ pub fn create(disk: &mut dyn Medium, superblock: &Superblock) -> Result<Found> {
     let [_, b] = pair::locations(superblock).ok_or_else(no_place)?;
     let next = Superblock {
         generation: superblock.generation + 1,
-        ..*superblock
+        ..superblock.clone()
     };
     let mut bytes = encode(&next, b)?;
     bytes[..SECTOR_BYTES as usize].fill(0);
-    disk.write(b, &bytes)?;
+    disk.write(b, &*bytes)?;
     disk.flush()?;
     let mut found = Found {
-        superblock: *superblock,
+        superblock: superblock.clone(),
         stale: None,
     };
-    found.replace(disk, *superblock)?;
+    found.replace(disk, superblock.clone())?;
     Ok(found)
 }
 
 fn write(disk: &mut dyn Medium, superblock: &Superblock, at_bytes: u64) -> Result<()> {
-    Ok(disk.write(at_bytes, &encode(superblock, at_bytes)?)?)
+    Ok(disk.write(at_bytes, &*encode(superblock, at_bytes)?)?)
 }
 
-fn encode(superblock: &Superblock, at_bytes: u64) -> Result<[u8; SUPERBLOCK_LEN]> {
-    let mut bytes = [0; SUPERBLOCK_LEN];
+fn encode(superblock: &Superblock, at_bytes: u64) -> Result<Zeroizing<[u8; SUPERBLOCK_LEN]>> {
+    let mut bytes = Zeroizing::new([0; SUPERBLOCK_LEN]);
     superblock
         .encode(at_bytes, &mut bytes, crc32c::crc32c)
         .map_err(|e| Error::Other(format!("the superblock cannot be written: {e}")))?;
@@ -102,16 +108,18 @@ fn encode(superblock: &Superblock, at_bytes: u64) -> Result<[u8; SUPERBLOCK_LEN]
 }
 
 fn look(disk: &mut dyn Medium, at_bytes: u64, uuid: &Uuid) -> Result<Stands> {
-    let mut bytes = [0; SUPERBLOCK_LEN];
+    let mut bytes = Zeroizing::new([0; SUPERBLOCK_LEN]);
     if at_bytes.saturating_add(SUPERBLOCK_LEN as u64) > disk.size_bytes() {
         return Ok(Stands::Other);
     }
-    disk.read(at_bytes, &mut bytes)?;
-    Ok(match Superblock::decode(at_bytes, &bytes, crc32c::crc32c) {
-        Ok(found) if found.uuid == *uuid => Stands::Whole,
-        _ if Superblock::begins(at_bytes, &bytes, uuid) => Stands::Begun,
-        _ => Stands::Other,
-    })
+    disk.read(at_bytes, &mut *bytes)?;
+    Ok(
+        match Superblock::decode(at_bytes, &*bytes, crc32c::crc32c) {
+            Ok(found) if found.uuid == *uuid => Stands::Whole,
+            _ if Superblock::begins(at_bytes, &*bytes, uuid) => Stands::Begun,
+            _ => Stands::Other,
+        },
+    )
 }
 
 /// Makes what stands at `at_bytes` no superblock. The sector with the magic
@@ -165,23 +173,67 @@ fn pair_behind(disk: &mut dyn Medium, at_bytes: u64, from_bytes: u64) -> Option<
 }
 
 fn is_begun(disk: &mut dyn Medium, at_bytes: u64) -> Result<bool> {
-    let mut bytes = [0; SUPERBLOCK_LEN];
+    let mut bytes = Zeroizing::new([0; SUPERBLOCK_LEN]);
     if at_bytes.saturating_add(SUPERBLOCK_LEN as u64) > disk.size_bytes() {
         return Ok(false);
     }
-    disk.read(at_bytes, &mut bytes)?;
+    disk.read(at_bytes, &mut *bytes)?;
     Ok(bytes.starts_with(&MAGIC))
 }
 
-/// Makes both copies of one migration unreadable: the one that does not count
+/// Makes both copies of one migration unreadable, and what they keep secret gone: the one that does not count
 /// first, so that it is never left alone, else A last, which is found however
 /// much the disk has grown. What stands there instead of a copy stays. Durable
 /// when it returns.
 pub fn wipe_pair(disk: &mut dyn Medium, found: &Found) -> Result<()> {
     let places = pair::locations(&found.superblock).ok_or_else(no_place)?;
     let first = found.stale.unwrap_or(Copy2::B);
+    forget(
+        disk,
+        &found.superblock,
+        [first, first.other()].map(|copy| *copy.of(&places)),
+    )?;
     for copy in [first, first.other()] {
         erase_own(disk, *copy.of(&places), &found.superblock.uuid)?;
+    }
+    Ok(())
+}
+
+/// Takes names and secrets out of both copies while a cut still leaves one that can be found: what it leaves of them
+/// behind an erased magic nobody would look for.
+fn forget(disk: &mut dyn Medium, superblock: &Superblock, places: [u64; 2]) -> Result<()> {
+    let mut next = superblock.clone();
+    if next.origin.chap != Chap::NONE {
+        next.origin.chap = Chap::NONE;
+        next.generation += 1;
+    }
+    let mut whole = 0;
+    for at in places {
+        whole += usize::from(look(disk, at, &superblock.uuid)? == Stands::Whole);
+    }
+    for at in places {
+        match look(disk, at, &superblock.uuid)? {
+            Stands::Whole if whole == places.len() => write(disk, &next, at)?,
+            Stands::Begun => forget_torn(disk, superblock, at)?,
+            Stands::Whole | Stands::Other => {}
+        }
+        disk.flush()?;
+    }
+    Ok(())
+}
+
+/// Of a torn copy the sectors with names and secrets are ours if the places in front of these are the same: no file system
+/// has smaller blocks than the two.
+fn forget_torn(disk: &mut dyn Medium, superblock: &Superblock, at_bytes: u64) -> Result<()> {
+    let mut found = Zeroizing::new([0; SUPERBLOCK_LEN]);
+    disk.read(at_bytes, &mut *found)?;
+    let ours = encode(superblock, at_bytes)?;
+    let (first, proof) = (CHAP_SECTORS.start, CHAP_SECTORS.start..CHAP_AT);
+    if found[proof.clone()] == ours[proof] {
+        disk.write(
+            at_bytes + first as u64,
+            &[0; CHAP_SECTORS.end - CHAP_SECTORS.start],
+        )?;
     }
     Ok(())
 }

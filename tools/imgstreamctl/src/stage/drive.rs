@@ -41,11 +41,11 @@ impl Drive<'_> {
         let ours = !state::ended(self.found.superblock.state);
         self.found.agree(self.disk, ours)?;
         loop {
-            let superblock = self.found.superblock;
-            let stage = Stage::resume(superblock.state, &boot, superblock.cursor);
+            let Superblock { state, cursor, .. } = self.found.superblock;
+            let stage = Stage::resume(state, &boot, cursor);
             let Some(stage) = stage else { return Ok(()) };
-            self.report.line(words(superblock.state));
-            if self.finish(stage)? == superblock.state {
+            self.report.line(words(state));
+            if self.finish(stage)? == state {
                 return Ok(());
             }
         }
@@ -106,14 +106,14 @@ impl Drive<'_> {
             let saved = BootState::Saved;
             control_area::set_boot_state(self.disk, &self.found.superblock, self.list, saved)?;
         }
-        let from = self.found.superblock;
+        let from = &self.found.superblock;
         state::transition(from.state, to).map_err(|e| Error::Other(e.to_string()))?;
         let next = Superblock {
             state: to,
             cursor: 0,
             // Nobody has written to any slot yet: the first attach may believe them.
             clean: to == State::Streaming,
-            ..from
+            ..from.clone()
         };
         self.found.replace(self.disk, next)
     }

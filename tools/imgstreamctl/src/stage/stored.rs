@@ -35,7 +35,7 @@ pub fn end(disk: &mut dyn Medium, found: &mut Found, report: &mut Report) -> Res
         cursor: 0,
         // Nobody has written to any slot yet.
         clean: true,
-        ..found.superblock
+        ..found.superblock.clone()
     };
     found.replace(disk, next)
 }

@@ -294,7 +294,7 @@ fn a_store_of_which_no_checksum_is_known_is_not_ended() {
         let next = Superblock {
             state: State::Storing,
             boot_blocks_crc32c: crc,
-            ..found.superblock
+            ..found.superblock.clone()
         };
         found.replace(&mut disk, next).unwrap();
         let mut report = Report::to(|_| {});
@@ -306,7 +306,7 @@ fn a_store_of_which_no_checksum_is_known_is_not_ended() {
 #[test]
 fn a_source_that_may_be_overwritten_is_not_shrunk_again() {
     let world = world();
-    let superblock = world.payload.control.superblock;
+    let superblock = world.payload.control.superblock.clone();
     let [a, b] = imgstream_engine::pair::locations(&superblock).unwrap();
     let lists = superblock.places.boot_list.map(|list| list.start_bytes);
     let (mut again, mut refused) = (0, 0);
@@ -499,7 +499,7 @@ fn of_two_copies_one_need_not_be_readable() {
     let world = world();
     let mut disk = world.source.clone();
     stage(&mut disk, &world.payload).unwrap();
-    let superblock = world.payload.control.superblock;
+    let superblock = world.payload.control.superblock.clone();
     let (lists, settings) = (superblock.places.boot_list, superblock.places.settings);
     for copy in [0, 1] {
         let bad = vec![lists[copy].start_bytes, settings[copy].start_bytes];

@@ -8,7 +8,7 @@ use imgstream_engine::pair;
 use imgstream_engine::session::isid;
 use imgstream_proto::disk::settings::{Network, Settings, Tunables};
 use imgstream_proto::disk::superblock::{
-    Canary, Checkpoint, ImageIdentity, Name, Origin, Portal, Superblock, Vpd83,
+    Canary, Chap, Checkpoint, ImageIdentity, Name, Origin, Portal, Superblock, Vpd83,
 };
 use imgstream_proto::disk::{State, BLOCK_BYTES};
 
@@ -97,6 +97,10 @@ fn origin(remote: &Remote, uuid: &[u8; 16]) -> Result<Origin> {
             .ok_or_else(|| long("the initiator's name"))?,
         isid: isid::installation([a, b, c, d]),
         digests: remote.digest,
+        chap: match &remote.credentials {
+            Some(credentials) => credentials.to_disk().clone(),
+            None => Chap::NONE,
+        },
     })
 }
 
@@ -149,7 +153,7 @@ fn try_install(
     let file = Path::new(source::PAYLOAD);
     fetch(plan, remote, control, facts, file)?;
     overlay::write(Path::new(source::OVERLAY), file)?;
-    fs::remove_file(file).map_err(Error::io("removing", file))?;
+    source::remove_secret(file)?;
     source::arm(&Entry {
         boot_uuid,
         kernel: kernel.kernel.clone(),

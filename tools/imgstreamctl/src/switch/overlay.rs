@@ -13,6 +13,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use super::cpio::Writer;
+use super::source;
 use crate::error::{Error, Result};
 use crate::program;
 
@@ -25,7 +26,7 @@ const SBIN: [&str; 3] = ["/sbin", "/usr/sbin", "/usr/local/sbin"];
 /// Writes the archive to `path` and makes it durable.
 pub fn write(path: &Path, payload: &Path) -> Result<()> {
     let io = |e| Error::io("writing", path)(e);
-    let file = File::create(path).map_err(io)?;
+    let file = source::create_secret(path)?;
     let mut cpio = Writer::new(BufWriter::with_capacity(1 << 20, file));
     cpio.file("scripts/imgstream-stage", 0o644, SCRIPT.as_bytes())
         .map_err(io)?;

@@ -14,7 +14,9 @@ use imgstream_proto::disk::settings::{Settings, SETTINGS_LEN};
 use imgstream_proto::disk::superblock::{Superblock, SUPERBLOCK_LEN};
 use imgstream_proto::disk::{BLOCK_BYTES, BLOCK_LEN};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
+use super::source;
 use crate::error::{Error, Result};
 
 /// Where it is in the stage's initramfs.
@@ -90,7 +92,8 @@ pub fn write(
     fill: &mut dyn FnMut(&BootEntry, &mut [u8]) -> Result<()>,
 ) -> Result<()> {
     let io = |e| Error::io("writing", path)(e);
-    let file = File::create(path).map_err(io)?;
+    // The superblock has the secrets of CHAP.
+    let file = source::create_secret(path)?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     // Of head and control only the length is known yet.
     out.write_all(&vec![0; BLOCK_LEN + encode(control)?.len()])
@@ -117,8 +120,8 @@ pub fn write(
         control_crc32c: crc32c::crc32c(&control_bytes),
     };
     let file = out.into_inner().map_err(|e| io(e.into_error()))?;
-    let head = [encode_head(&head)?, control_bytes].concat();
-    file.write_all_at(&head, 0).map_err(io)?;
+    file.write_all_at(&encode_head(&head)?, 0).map_err(io)?;
+    file.write_all_at(&control_bytes, BLOCK_BYTES).map_err(io)?;
     file.sync_all().map_err(io)
 }
 
@@ -135,12 +138,14 @@ pub fn pieces(list: &[BootEntry]) -> impl Iterator<Item = BootEntry> + '_ {
     })
 }
 
-fn encode(control: &Control) -> Result<Vec<u8>> {
+fn encode(control: &Control) -> Result<Zeroizing<Vec<u8>>> {
     let say = |e: imgstream_proto::disk::Error| Error::Other(format!("control area: {e}"));
     let superblock = &control.superblock;
     let places = &superblock.places;
-    let mut bytes = vec![0; SUPERBLOCK_LEN];
-    let mut copy = [0; SUPERBLOCK_LEN];
+    let list_len = places.boot_list[0].len_bytes as usize;
+    // Room for all of it, so that it does not grow and leave a part behind where it was.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SUPERBLOCK_LEN + SETTINGS_LEN + list_len));
+    let mut copy = Zeroizing::new([0; SUPERBLOCK_LEN]);
     superblock
         .encode(
             superblock.geometry.control_start_bytes,
@@ -148,7 +153,7 @@ fn encode(control: &Control) -> Result<Vec<u8>> {
             crc32c::crc32c,
         )
         .map_err(say)?;
-    bytes.copy_from_slice(&copy);
+    bytes.extend_from_slice(&*copy);
     let mut copy = [0; SETTINGS_LEN];
     control
         .settings
@@ -160,7 +165,7 @@ fn encode(control: &Control) -> Result<Vec<u8>> {
         )
         .map_err(say)?;
     bytes.extend_from_slice(&copy);
-    let mut list = vec![0; places.boot_list[0].len_bytes as usize];
+    let mut list = vec![0; list_len];
     let header = boot_list_header(superblock, 0, PLANNED);
     BootList::encode(&header, &control.boot_list, &mut list, crc32c::crc32c).map_err(say)?;
     bytes.extend_from_slice(&list);
@@ -216,7 +221,7 @@ impl Payload {
         if head.boot_list_len > HEAD_MAX {
             return Err(damaged());
         }
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = Zeroizing::new(vec![0; len as usize]);
         file.read_exact_at(&mut bytes, BLOCK_BYTES).map_err(io)?;
         if crc32c::crc32c(&bytes) != head.control_crc32c {
             return Err(damaged());

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What `migrate` leaves in the source, and how it is taken out again.
 
-use std::fs;
-use std::os::unix::fs::{symlink, PermissionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{symlink, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::custom_cfg::{self, Entry};
@@ -125,6 +126,9 @@ pub fn remove() -> Result<()> {
 /// the last two a cut may leave the unit where nothing starts it.
 fn remove_in(root: &Path, remove: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
     disarm_in(root)?;
+    for file in [PAYLOAD, OVERLAY] {
+        overwrite(&below(root, file))?;
+    }
     for file in [PAYLOAD, OVERLAY, BLOCKS, PROGRAM] {
         remove(&below(root, file))?;
     }
@@ -145,6 +149,34 @@ fn below(root: &Path, absolute: &str) -> PathBuf {
 
 fn custom_cfg_path() -> PathBuf {
     Path::new(GRUB).join("custom.cfg")
+}
+
+/// Makes a file in which secrets may be written: empty, and for root alone.
+pub(super) fn create_secret(path: &Path) -> Result<File> {
+    let io = |e| Error::io("writing", path)(e);
+    // The mode counts only for a file that was not there.
+    remove_secret(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(path).map_err(io)
+}
+
+/// Removes a file in which secrets may be, and what was in it.
+pub(super) fn remove_secret(path: &Path) -> Result<()> {
+    overwrite(path)?;
+    remove_file(path)
+}
+
+/// Overwrites a file with zeroes where it stands, durably. Nothing is there: nothing to do.
+fn overwrite(path: &Path) -> Result<()> {
+    let io = |e| Error::io("overwriting", path)(e);
+    let mut file = match OpenOptions::new().write(true).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(io)?,
+    };
+    let len = file.metadata().map_err(io)?.len();
+    std::io::copy(&mut std::io::repeat(0).take(len), &mut file).map_err(io)?;
+    file.sync_all().map_err(io)
 }
 
 fn remove_file(path: &Path) -> Result<()> {
@@ -246,6 +278,33 @@ mod tests {
                 return;
             }
         }
+    }
+
+    #[test]
+    fn what_may_hold_secrets_is_overwritten_where_it_stands() {
+        let root = armed();
+        let links = [OVERLAY, PAYLOAD].map(|file| {
+            let link = root.path().join(file.replace('/', "-"));
+            fs::hard_link(below(root.path(), file), &link).unwrap();
+            (link, fs::read(below(root.path(), file)).unwrap().len())
+        });
+        remove_in(root.path(), &mut remove_file).unwrap();
+        for (link, len) in links {
+            assert_eq!(fs::read(link).unwrap(), vec![0; len]);
+        }
+    }
+
+    #[test]
+    fn what_may_hold_secrets_is_for_root_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("archive");
+        fs::write(&path, "old, and everybody may read it").unwrap();
+        let file = create_secret(&path).unwrap();
+        let found = file.metadata().unwrap();
+        assert_eq!(
+            (found.permissions().mode() & 0o777, found.len()),
+            (0o600, 0)
+        );
     }
 
     #[test]

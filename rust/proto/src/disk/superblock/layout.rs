@@ -8,8 +8,8 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{
-    Canary, Checkpoint, ImageIdentity, Origin, Places, Portal, Superblock, CANARIES, EXTENTS,
-    NAME_LEN, PORTALS, SUPERBLOCK_LEN, VPD83_LEN,
+    Canary, Chap, Checkpoint, ImageIdentity, Origin, Places, Portal, Superblock, CANARIES,
+    CHAP_LEN, EXTENTS, NAME_LEN, PORTALS, SUPERBLOCK_LEN, VPD83_LEN,
 };
 use crate::disk::address::{address_bytes, address_from};
 use crate::disk::bounded::{len16, string};
@@ -81,8 +81,8 @@ pub struct SuperblockDisk {
     vpd83: [u8; VPD83_LEN],
     portals: [PortalDisk; PORTALS],
     extents: [ExtentDisk; EXTENTS],
-    /// Place for CHAP names and secrets; zero in version 1.
-    chap: [u8; 512],
+    /// Names and secrets for CHAP; zero: no authentication.
+    chap: [u8; CHAP_LEN],
     digests: U32,
     reserved2: [u8; SUPERBLOCK_LEN - 1716],
 }
@@ -116,7 +116,9 @@ const _: () = assert!(offset_of!(SuperblockDisk, initiator_name) == 560);
 const _: () = assert!(offset_of!(SuperblockDisk, vpd83) == 784);
 const _: () = assert!(offset_of!(SuperblockDisk, portals) == 848);
 const _: () = assert!(offset_of!(SuperblockDisk, extents) == 944);
-const _: () = assert!(offset_of!(SuperblockDisk, chap) == 1200);
+/// Where names and secrets stand.
+pub const CHAP_AT: usize = offset_of!(SuperblockDisk, chap);
+const _: () = assert!(CHAP_AT == 1200);
 const _: () = assert!(offset_of!(SuperblockDisk, digests) == 1712);
 
 /// Set at a clean detach, cleared durably at attach: while it is missing, what stands in clean slots is not believed.
@@ -157,6 +159,7 @@ impl SuperblockDisk {
         self.vpd83 = from.origin.vpd83.padded();
         self.portals = from.origin.portals.map(PortalDisk::encode);
         self.digests = U32::new(from.origin.digests as u32);
+        self.chap.copy_from_slice(from.origin.chap.as_bytes());
         self.extents = from.places.to_table().map(|place| ExtentDisk {
             start: U64::new(place.start_bytes),
             len: U64::new(place.len_bytes),
@@ -236,6 +239,7 @@ impl SuperblockDisk {
             isid: self.isid,
             digests: Policy::from_number(digests)
                 .ok_or(Error::value(Field::Digests, digests.into()))?,
+            chap: Chap::check(&self.chap)?,
         })
     }
 

@@ -297,7 +297,7 @@ fn what_fails_later_never_leads_to_the_source() {
 #[test]
 fn without_superblocks_a_source_that_may_be_overwritten_is_left_alone() {
     let computer = Computer::in_state(State::Storing);
-    let superblock = computer.world.payload.control.superblock;
+    let superblock = computer.world.payload.control.superblock.clone();
     computer.zero(imgstream_engine::pair::locations(&superblock).unwrap());
     let before = computer.bytes();
     let mut entry = Entry::new(true, true);

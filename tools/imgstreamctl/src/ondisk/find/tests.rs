@@ -188,7 +188,7 @@ fn before_its_end_has_begun_a_commit_is_looked_for_in_few_places() {
 fn what_is_no_plan_of_the_disk_is_nothing_that_a_commit_left() {
     for size in [TIB / 8, 256 * MIB] {
         let (mut disk, mut found) = moved_table(size, State::Committed);
-        let mut next = found.superblock;
+        let mut next = found.superblock.clone();
         next.places.journal[1].start_bytes = 0;
         found.replace(&mut disk.disk, next).unwrap();
         let left = find_committed(&mut disk, "disk", Reach::Disk);
@@ -231,7 +231,10 @@ fn one_copy_that_cannot_be_read_is_like_one_that_is_damaged() {
     for (bad, copy) in [(a, Copy2::A), (b, Copy2::B)] {
         disk.bad = vec![bad];
         let found = find(&mut disk, "disk").unwrap().unwrap();
-        assert_eq!((found.superblock, found.stale), (superblock, Some(copy)));
+        assert_eq!(
+            (found.superblock, found.stale),
+            (superblock.clone(), Some(copy))
+        );
     }
     // Of a disk that gives neither back nobody can say that it carries no migration.
     disk.bad = vec![a, b];

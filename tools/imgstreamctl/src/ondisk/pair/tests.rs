@@ -77,9 +77,18 @@ fn a_superblock_of_another_migration_or_place_stays() {
         let found = find(&mut disk, "disk").unwrap().unwrap();
         disk.durable.insert(number(Copy2::A), block[..].into());
         wipe_pair(&mut disk, &found).unwrap();
-        assert_eq!(disk.block(number(Copy2::A)), block);
+        assert_eq!(disk.block(number(Copy2::A)), *block);
         assert_eq!(disk.block(number(Copy2::B)), vec![0; BLOCK_LEN]);
     }
+}
+
+/// Ends a migration, or goes on with that.
+fn end(disk: &mut Volatile) -> Result<()> {
+    let Some(mut found) = find(disk, "disk")? else {
+        return Ok(());
+    };
+    found.agree(disk, false)?;
+    wipe_pair(disk, &found)
 }
 
 #[test]
@@ -89,17 +98,10 @@ fn of_a_damaged_superblock_only_the_first_sector_is_known_to_be_ours() {
         half(&mut start, copy);
         cut_everywhere(&start, |disk, cut, fate| {
             let when = format!("{copy:?}, cut {cut}, {fate:?}");
-            let go = |disk: &mut Volatile| -> Result<()> {
-                let Some(mut found) = find(disk, "disk")? else {
-                    return Ok(());
-                };
-                found.agree(disk, false)?;
-                wipe_pair(disk, &found)
-            };
-            let whole = go(disk).is_ok();
+            let whole = end(disk).is_ok();
             disk.restart(fate);
             // It must not be left alone: nobody could say what it was.
-            assert!(go(disk).is_ok(), "{when}");
+            assert!(end(disk).is_ok(), "{when}");
             assert_eq!(find(disk, "disk").unwrap(), None, "{when}");
             let block = disk.block(number(copy));
             assert!(block[SECTOR..].iter().all(|byte| *byte == b'f'), "{when}");
@@ -182,4 +184,32 @@ fn a_damaged_copy_is_replaced_only_in_a_control_area_that_is_ours() {
             assert_eq!(disk.durable == before, !ours);
         }
     }
+}
+
+/// Whether the disk has the secret anywhere.
+fn knows(disk: &Volatile) -> bool {
+    let all = disk.durable.values().chain(disk.cached.values());
+    all.into_iter()
+        .any(|block| block.windows(SECRET.len()).any(|bytes| bytes == SECRET))
+}
+
+const SECRET: &[u8] = b"what nobody may find";
+
+#[test]
+fn no_secret_is_left_wherever_the_wipe_is_cut() {
+    let mut superblock = superblock(State::Committed);
+    superblock.origin.chap = Chap::new((b"me", SECRET), Some((b"it", b"another secret"))).unwrap();
+    let mut start = Volatile::new(superblock.geometry.disk_bytes);
+    create(&mut start, &superblock).unwrap();
+    assert!(knows(&start));
+    let steps = cut_everywhere(&start, |disk, cut, fate| {
+        let when = format!("cut {cut}, {fate:?}");
+        let whole = end(disk).is_ok();
+        disk.restart(fate);
+        end(disk).unwrap();
+        assert_eq!(find(disk, "disk").unwrap(), None, "{when}");
+        assert!(!knows(disk), "{when}");
+        whole
+    });
+    assert!(steps > 7, "only {steps} steps were cut");
 }
