@@ -5,9 +5,14 @@
  * A constant that bindgen cannot evaluate (a cast, a sizeof) is written as
  * "const gfp_t RUST_CONST_HELPER_GFP_NOIO = GFP_NOIO;" and is called GFP_NOIO in Rust.
  */
+#include <crypto/md5.h>
+#include <crypto/sha1.h>
+#include <crypto/sha2.h>
+#include <crypto/sha3.h>
 #include <linux/blkdev.h>
 #include <linux/crc32.h>
 #include <linux/in.h>
+#include <linux/random.h>
 
 #include "blk.h"
 #include "lock.h"

@@ -23,6 +23,7 @@ use super::{
     transport::Transport, //
 };
 use crate::kapi::{
+    crypto,
     errno::Errno,
     net::Received,
     time::{
@@ -36,6 +37,7 @@ use imgstream_engine::{
     session::{
         Complaint,
         Config,
+        Credentials,
         Event,
         ReadError,
         ReadId,
@@ -97,7 +99,11 @@ impl Driver {
         let scratch = KVec::from_elem(0, SCRATCH_BYTES, GFP_KERNEL)?;
         let place = KBox::new_uninit(GFP_KERNEL)?;
         let session = session_in(place, &repository.config, scratch)?;
-        Self::of(session, repository)
+        let mut this = Self::of(session, repository)?;
+        if let Some(credentials) = &repository.credentials {
+            this.authenticate(credentials);
+        }
+        Ok(this)
     }
 
     /// The same of a session in its place. A function of its own: its frame must not be there while [`session_in`] runs.
@@ -114,6 +120,17 @@ impl Driver {
             complaint: Complaint::new(now),
         };
         Ok(KBox::new(this, GFP_KERNEL)?)
+    }
+
+    /// How both sides prove who they are.
+    // Its frame must not be there while `session_in` runs.
+    #[inline(never)]
+    fn authenticate(&mut self, credentials: &Credentials) {
+        let crypto = crypto::chap();
+        for name in crypto.missing() {
+            pr_notice!("this kernel has no {name}: CHAP goes without, and the target needs another algorithm\n");
+        }
+        self.session.authenticate(credentials, crypto);
     }
 
     /// Does what can be done without waiting. Returns whether there is more to do at once.

@@ -130,7 +130,7 @@ impl Link {
     /// A link that does nothing until it is kicked.
     pub(super) fn new(repository: &Repository, queue: Arc<Queue>) -> Result<Arc<Self>> {
         // A session of 5 KiB on its way into its box does not fit every stack.
-        let repository = *repository;
+        let repository = repository.clone();
         let driver = queue.call(move || Driver::new(&repository))??;
         let incoming = Incoming {
             queues: [const { FetchQueue::new() }; PRIORITIES],

@@ -16,23 +16,32 @@ use imgstream_engine::session::{
     isid,
     Canary,
     Config,
+    Credentials,
     Identity,
     Name,
     Timing, //
 };
 use imgstream_proto::{
     disk::superblock::{
+        Chap,
         Portal,
         Superblock,
         PORTALS, //
     },
-    iscsi::inquiry::Designator, //
+    iscsi::inquiry::Designator,
+    secret::wipe_stack, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
 };
 
 /// Where the image is and how to recognise it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Repository {
     pub(super) config: Config,
+    /// Not in place: a kilobyte would be on the stack of everybody who passes this on.
+    pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) portals: [Option<SocketAddr>; PORTALS],
 }
 
@@ -54,8 +63,29 @@ impl Repository {
                 identity: Some(identity(superblock)?),
                 timing: Timing::DEFAULT,
             },
+            credentials: credentials(&origin.chap)?,
             portals,
         })
+    }
+}
+
+/// Who proves to be who, if anybody has to; `None` if that cannot be used.
+fn credentials(chap: &Chap) -> Option<Option<Arc<Credentials>>> {
+    let both = shared(chap);
+    wipe_stack::<2048>();
+    both
+}
+
+// In a frame of its own, so that what it leaves there can be overwritten.
+#[inline(never)]
+fn shared(chap: &Chap) -> Option<Option<Arc<Credentials>>> {
+    match Credentials::from_disk(chap) {
+        Ok(Some(both)) => Some(Some(Arc::new(both, GFP_KERNEL).ok()?)),
+        Ok(None) => Some(None),
+        Err(unfit) => {
+            pr_err!("CHAP cannot be done: {}\n", format_args!("{unfit}"));
+            None
+        }
     }
 }
 

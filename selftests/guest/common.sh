@@ -334,6 +334,14 @@ target_start() {
 	may_wait 120
 }
 
+# target_chap [USER SECRET [USER SECRET]]: the target lets in who proves to be the first one, and is itself the second. It is
+# away for a moment.
+target_chap() {
+	may_wait 600
+	host target-chap "$@"
+	may_wait 120
+}
+
 # may_wait SECONDS: who waits for longer has been forgotten by the kernel. A reader may wait for a repository that is gone.
 may_wait() {
 	echo "$1" >/proc/sys/kernel/hung_task_timeout_secs

@@ -11,7 +11,7 @@ from pathlib import Path
 from .accel import accelerator
 from .config import Failed, kernel, say
 from .furnish import furnish
-from .initramfs import Initramfs
+from .initramfs import Initramfs, needed_by
 from .ktap import Report
 from .monitor import unplug, wake_when_asleep
 from .peer import Peer
@@ -193,6 +193,10 @@ class Group:
             self.peer.ready()
         elif self.peer and words[:1] == ["peer"]:
             return "ok" if self.peer.order(words[1:]) else "failed"
+        elif self.target and words[:1] == ["target-chap"]:
+            self.target.stop()
+            self.target.accounts = words[1:]
+            self.target.start()
         elif words == ["wake"]:
             wake_when_asleep(guest.machine.directory / "monitor")
         elif words[:1] == ["unplug"]:
@@ -206,6 +210,7 @@ class Group:
         tests = [self.tests[name] for name in names]
         initramfs = Initramfs(directory / "root", booted)
         furnish(initramfs, tests)
+        initramfs.add_modules(needed_by(booted.ours / "imgstream.ko"))
         for module in ["imgstream.ko"] + [module for test in tests for module in test.own_modules]:
             if not (booted.ours / module).exists():
                 raise Failed(f"{booted.ours / module} is not there: make module, with KERNEL=debug for the debug kernel")

@@ -20,6 +20,11 @@ def _lines(*command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def needed_by(module: Path) -> list[str]:
+    """The kernel's modules that one of ours needs."""
+    return [name for line in _lines("modinfo", "-F", "depends", str(module)) for name in line.split(",") if name]
+
+
 class Initramfs:
     """A directory that becomes a cpio archive."""
 

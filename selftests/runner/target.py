@@ -36,6 +36,8 @@ class Target:
         # The number of tgtd's control socket, which may be up to 32767.
         self.control = str(self.port % 32768)
         self.process: subprocess.Popen[bytes] | None = None
+        # Name and secret of who may come in, then of the target itself; empty: everybody may.
+        self.accounts: list[str] = []
 
     def _admin(self, *words: str) -> None:
         command = ["tgtadm", "--control-port", self.control, "--lld", "iscsi", *words]
@@ -71,6 +73,16 @@ class Target:
             self._admin("--mode", "logicalunit", "--op", "new", *at, "--lun", "1", "--backing-store", str(file))
             self._admin("--mode", "logicalunit", "--op", "update", *at, "--lun", "1", "--params", "readonly=1")
             self._admin("--mode", "target", "--op", "bind", *at, "--initiator-address", "ALL")
+        self._authenticate()
+
+    def _authenticate(self) -> None:
+        for place in range(0, len(self.accounts), 2):
+            user, secret = self.accounts[place : place + 2]
+            account = ["--mode", "account", "--user", user]
+            self._admin(*account, "--op", "new", "--password", secret)
+            direction = ["--outgoing"] if place else []
+            for tid in range(1, len(self.files) + 1):
+                self._admin(*account, "--op", "bind", "--tid", str(tid), *direction)
 
     def stop(self) -> None:
         """Is gone, connections and all, as after a power cut."""

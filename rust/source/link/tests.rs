@@ -50,6 +50,7 @@ mod suite {
                 identity: None,
                 timing: Timing::DEFAULT,
             },
+            credentials: None,
             portals,
         })
     }

@@ -1,0 +1,93 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# CHAP with tgt: nothing is read without the right names and secrets, one-way and mutual, also after the target was killed and
+# came back. What keeps the module out is said; the secrets are said nowhere.
+# On the stock kernel, because tgt knows MD5 and no other algorithm that we do, and the debug kernel has none.
+# needs-kernel: stock
+# needs-file: image 32M lun image
+# needs-file: disk 192M
+# needs-target: image
+# needs-disk: disk
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl
+# shellcheck source=selftests/guest/common.sh
+. /tests/common.sh
+
+user=host-1
+secret='secret-of-the-host'
+target_user=the-target
+target_secret='secret-of-the-target'
+wrong='secret-of-nobody'
+
+# kept_out WORDS: the module does not get in, and says why.
+kept_out() {
+	gone && value connection | grep -q "$1"
+}
+
+# right BLOCK: a block that only the target has is what it is there.
+right() {
+	$guestdisk verify /dev/imgstream0 image --start "$1" --blocks 16
+}
+
+# attach_with [WORD...]: the module, with these names and secrets in the superblocks.
+attach_with() {
+	[ $# = 0 ] || $guestdisk chap "$(disk disk)" "$@" || return
+	load disk="$(disk disk)"
+}
+
+# refused: a secret that CHAP cannot be done with keeps the disk out, and why is said.
+refused() {
+	! attach_with "$user" short 2>/dev/null && dmesg | grep -q "CHAP cannot be done: a secret has 12 to 255 bytes; this one has 5"
+}
+
+# said_nowhere: where everybody may look, and where root does.
+said_nowhere() {
+	{
+		dmesg
+		cat /proc/cmdline /sys/block/imgstream0/imgstream/* /sys/module/imgstream/parameters/*
+		imgstreamctl status
+		imgstreamctl status --json
+		imgstreamctl dump "$(disk disk)"
+	} >/tmp/said 2>/dev/null
+	grep -q "$user\|authentication" /tmp/said && ! grep -i "secret-of" /tmp/said
+}
+
+plan 18
+lay_out "$(disk disk)" >/tmp/places || bail "the disk cannot be laid out"
+
+target_chap $user $secret
+check "the module attaches a disk without credentials" attach_with
+check "it is kept out, and says why" eventually kept_out "authentication"
+unload
+
+check "with its secret" attach_with $user $secret
+check "it gets in" eventually ready
+check "and reads what the target has" right 1000
+target_stop
+check "the target is gone" eventually kept_out .
+target_start
+check "it comes back, and the module gets in again" eventually ready
+check "and reads" right 2000
+unload
+
+check "with a wrong secret" attach_with $user $wrong
+check "it is kept out" eventually kept_out "authentication failed"
+unload
+
+target_chap $user $secret $target_user $target_secret
+check "the target has to prove who it is, too" attach_with $user $secret $target_user $target_secret
+check "and does" eventually ready
+check "what it has is read" right 3000
+check "no secret is said" said_nowhere
+unload
+
+check "a target that does not know its secret" attach_with $user $secret $target_user $wrong
+check "is left" eventually kept_out "does not know its secret"
+unload
+
+check "a secret that is too short is refused" refused
+
+target_chap $user $secret
+attach_with $user $secret $target_user $target_secret
+check "tgt lets nobody in who asks for a proof that it has not" eventually kept_out "authentication failed"
+unload
+finish
