@@ -18,13 +18,17 @@
 make_image
 make_other_image
 
-plan 22
+cp /tmp/image /tmp/longer
+truncate -s 34611200 /tmp/longer
+
+plan 24
 check "LIO serves the image" lio_start /tmp/image
 check "a disk is laid out" lay_out_own "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
 imgstreamctl fill off
 check "all of a part is read, and right" $guestdisk verify /dev/imgstream0 image --start 16 --blocks 2000
 equal "over one connection, without an error" "0 0" "$(value reconnects) $(value errors_read)"
+equal "with digests, which LIO offers" header+data "$(value digests)"
 
 # Pings of the target, which are NOP-In with a tag: as it answers them, LIO has no reason to end the connection.
 nft -f - <<'END'
@@ -74,6 +78,14 @@ lio_enabled 1
 read_later 5000
 eventually connection_says "wrong image"
 refuse "another file behind the same unit is not read" ended $reader
+lio_enabled 0
+lio_hide
+lio_unit 2 /tmp/longer
+lio_show 2
+lio_enabled 1
+imgstreamctl reconnect
+eventually connection_says "it has 34611200 bytes instead of 33562624"
+refuse "neither is one of another size" ended $reader
 lio_enabled 0
 lio_hide
 lio_show 0
