@@ -15,15 +15,15 @@ from .test import Test, group, read_test
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="selftests/run", description="Runs tests in virtual machines.")
-    parser.add_argument("tests", nargs="*", metavar="TEST", help="test_AREA_NN; all if none is named")
+    parser.add_argument("tests", nargs="*", metavar="TEST", help="test_AREA_NN, all if none is named; or bench_AREA_NN")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what tests say while they say it")
     return parser.parse_args()
 
 
 def _chosen(names: list[str]) -> list[Test]:
     paths = sorted(SELFTESTS.glob("test_*.sh"))
-    known = {path.stem: path for path in paths}
-    wanted = [name.removesuffix(".sh") for name in names] or list(known)
+    known = {path.stem: path for path in paths + sorted(SELFTESTS.glob("bench/bench_*.sh"))}
+    wanted = [name.removesuffix(".sh") for name in names] or [path.stem for path in paths]
     for name in wanted:
         if name not in known:
             raise Failed(f"there is no test {name}; there are: {', '.join(known)}")
