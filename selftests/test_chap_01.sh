@@ -4,6 +4,7 @@
 # came back. What keeps the module out is said; the secrets are said nowhere.
 # On the stock kernel, because tgt knows MD5 and no other algorithm that we do, and the debug kernel has none.
 # needs-kernel: stock
+# needs-own-boot: the tgt of a boot has one list of accounts, for all tests in it
 # needs-file: image 32M lun image
 # needs-file: disk 192M
 # needs-target: image
@@ -11,44 +12,12 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
-
-user=host-1
-secret='secret-of-the-host'
-target_user=the-target
-target_secret='secret-of-the-target'
-wrong='secret-of-nobody'
-
-# kept_out WORDS: the module does not get in, and says why.
-kept_out() {
-	gone && value connection | grep -q "$1"
-}
-
-# right BLOCK: a block that only the target has is what it is there.
-right() {
-	$guestdisk verify /dev/imgstream0 image --start "$1" --blocks 16
-}
-
-# attach_with [WORD...]: the module, with these names and secrets in the superblocks.
-attach_with() {
-	[ $# = 0 ] || $guestdisk chap "$(disk disk)" "$@" || return
-	load disk="$(disk disk)"
-}
+# shellcheck source=selftests/guest/chap.sh
+. /tests/chap.sh
 
 # refused: a secret that CHAP cannot be done with keeps the disk out, and why is said.
 refused() {
 	! attach_with "$user" short 2>/dev/null && dmesg | grep -q "CHAP cannot be done: a secret has 12 to 255 bytes; this one has 5"
-}
-
-# said_nowhere: where everybody may look, and where root does.
-said_nowhere() {
-	{
-		dmesg
-		cat /proc/cmdline /sys/block/imgstream0/imgstream/* /sys/module/imgstream/parameters/*
-		imgstreamctl status
-		imgstreamctl status --json
-		imgstreamctl dump "$(disk disk)"
-	} >/tmp/said 2>/dev/null
-	grep -q "$user\|authentication" /tmp/said && ! grep -i "secret-of" /tmp/said
 }
 
 plan 18
