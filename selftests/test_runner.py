@@ -4,12 +4,13 @@
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Iterator
 from unittest import mock
 
 from runner.boot import Group
 from runner.config import Failed
 from runner.ktap import Report
-from runner.qemu import faults, is_early_int3
+from runner.qemu import TimedOut, faults, is_early_int3
 from runner.test import Test, group, read_test
 from runner.volatile import SECTOR, Cache
 
@@ -127,6 +128,42 @@ class WantedFaults(unittest.TestCase):
 
     def test_what_is_needed_has_to_be_there(self) -> None:
         self.assertEqual(self.complaints(OURS), 1)
+
+
+class Chatter:
+    """A guest whose test says the same line every minute."""
+
+    def __init__(self, line: str):
+        self.line = line
+        self.now_s = 0
+
+    def lines(self) -> Iterator[str]:
+        """What it says."""
+        yield "#! begin test_a_01"
+        for _ in range(1000):
+            self.now_s += 60
+            yield self.line
+
+
+class Patience(unittest.TestCase):
+    """How long a test may take."""
+
+    def follow(self, line: str) -> tuple[str | None, int]:
+        """Which test was given up, and after how many seconds."""
+        guest = Chatter(line)
+        group = Group([Test(Path("test_a_01.sh"))], Path("vm1"), False)
+        with mock.patch("runner.boot.time.monotonic", lambda: guest.now_s):
+            try:
+                group._follow(guest)  # type: ignore[arg-type]
+            except TimedOut as error:
+                return error.args[0], guest.now_s
+        return None, guest.now_s
+
+    def test_who_talks_without_results_is_given_up(self) -> None:
+        self.assertEqual(self.follow("cat: not there"), ("test_a_01", 960))
+
+    def test_who_has_results_is_not(self) -> None:
+        self.assertEqual(self.follow("ok 1 - a"), (None, 60_000))
 
 
 class Leavings(unittest.TestCase):

@@ -22,6 +22,8 @@ from .volatile import Volatile
 
 # After so long a silence a machine or a test counts as hung.
 PATIENCE_S = 300
+# So does a test that goes on talking without a result.
+RESULT_PATIENCE_S = 900
 EARLY_DEATHS_ALLOWED = 3
 
 
@@ -138,7 +140,7 @@ class Group:
     def _follow(self, guest: Guest) -> str | None:
         """Reads what the guest says; returns the test that had begun and not ended when it fell silent."""
         current: str | None = None
-        begun_at = time.monotonic()
+        begun_at = result_at = time.monotonic()
         lines = guest.lines()
         while True:
             try:
@@ -147,6 +149,10 @@ class Group:
                 raise TimedOut(current) from error
             if line is None:
                 return current
+            if line.startswith(("#! ", "ok ", "not ok ")):
+                result_at = time.monotonic()
+            elif time.monotonic() - result_at > RESULT_PATIENCE_S:
+                raise TimedOut(current)
             if not line.startswith("#! "):
                 self._heard(current, line)
                 continue
