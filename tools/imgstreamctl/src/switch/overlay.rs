@@ -9,8 +9,10 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use super::cpio::Writer;
 use super::source;
@@ -43,8 +45,11 @@ pub fn write(path: &Path, payload: &Path) -> Result<()> {
         add(&mut cpio, &format!("imgstream/lib/{name}"), 0o755, library)?;
     }
     add(&mut cpio, "imgstream/payload", 0o600, payload)?;
-    let out = cpio.finish().map_err(io)?;
-    let file = out.into_inner().map_err(|e| io(e.into_error()))?;
+    let mut out = cpio.finish().map_err(io)?;
+    out.flush().map_err(io)?;
+    let (file, buffer) = out.into_parts();
+    // The payload went through it, with the secrets of CHAP; this wipes all of it, not only what is in use.
+    drop(buffer.map(Zeroizing::new));
     file.sync_all().map_err(io)
 }
 
