@@ -51,6 +51,13 @@ lio_start() {
 		echo 0 >"$lio_group/attrib/authentication" && lio_enabled 1
 }
 
+# lio_chap USER SECRET [USER SECRET]: it lets in who proves to be the first one, and is itself the second.
+lio_chap() {
+	printf %s "$1" >"$lio_acl/auth/userid" && printf %s "$2" >"$lio_acl/auth/password" &&
+		printf %s "${3:-}" >"$lio_acl/auth/userid_mutual" && printf %s "${4:-}" >"$lio_acl/auth/password_mutual" &&
+		echo 1 >"$lio_group/attrib/authentication"
+}
+
 # lio_state NUMBER: of access to the unit that is shown first (SPC-4 5.15.2.4): 0 is the usual one, 2 standby, 3
 # unavailable, 15 in transition.
 lio_state() {
