@@ -43,11 +43,7 @@ check "it is kept out" eventually kept_out "authentication failed"
 unload
 
 target_chap $user $secret $target_user $target_secret
-check "the target has to prove who it is, too" attach_with $user $secret $target_user $target_secret
-check "and does" eventually ready
-check "what it has is read" right 3000
-check "no secret is said" said_nowhere
-unload
+prove_both 3000
 
 check "a target that does not know its secret" attach_with $user $secret $target_user $wrong
 check "is left" eventually kept_out "does not know its secret"

@@ -15,11 +15,7 @@
 make_image
 
 plan 19
-check "there is a network" network
-serve_far /tmp/image
-check "a disk is laid out" lay_out_far "$(disk disk)"
-check "the module attaches it" load disk="$(disk disk)"
-imgstreamctl fill off
+attach_far
 check "what is not here is read" local_reads
 
 worsen loss 100%

@@ -26,11 +26,7 @@ part() {
 make_image
 
 plan 14
-check "there is a network" network
-serve_far /tmp/image
-check "a disk is laid out" lay_out_far "$(disk disk)"
-check "the module attaches it" load disk="$(disk disk)"
-imgstreamctl fill off
+attach_far
 
 resent=$(tcp RetransSegs)
 check "packets are late, lost, repeated and out of order" worsen delay 40ms 10ms loss 2% duplicate 2% reorder 10%

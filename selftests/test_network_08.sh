@@ -21,11 +21,7 @@ said() {
 make_image
 
 plan 11
-check "there is a network" network
-serve_far /tmp/image
-check "a disk is laid out" lay_out_far "$(disk disk)"
-check "the module attaches it" load disk="$(disk disk)"
-imgstreamctl fill off
+attach_far
 check "what is not here is read" local_reads
 stop_serving
 

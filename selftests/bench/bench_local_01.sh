@@ -62,11 +62,7 @@ measure() {
 make_image
 
 plan 6
-check "there is a network" network
-serve_far /tmp/image
-check "a disk is laid out" lay_out_far "$(disk disk)"
-check "the module attaches it" load disk="$(disk disk)"
-imgstreamctl fill off
+attach_far
 check "a part of it comes here" $guestdisk verify /dev/imgstream0 image --blocks $here_blocks
 pass=0
 while [ $((pass += 1)) -le $passes ]; do

@@ -35,3 +35,12 @@ said_nowhere() {
 	} >/tmp/said 2>/dev/null
 	grep -q "$user\|authentication" /tmp/said && ! grep -i "secret-of" /tmp/said
 }
+
+# prove_both BLOCK: four results: both sides prove who they are, what only the target has is read, and nothing is told.
+prove_both() {
+	check "the target has to prove who it is, too" attach_with $user $secret $target_user $target_secret
+	check "and does" eventually ready
+	check "what it has is read" right "$1"
+	check "no secret is said" said_nowhere
+	unload
+}

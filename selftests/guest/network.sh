@@ -55,6 +55,16 @@ lay_out_far() {
 	$guestdisk disk "$@" --portal $far_portal --target "$own_target"
 }
 
+# attach_far: three results: the network is made, a disk of that target's image is laid out, and attached; nothing is fetched by
+# itself.
+attach_far() {
+	check "there is a network" network
+	serve_far /tmp/image
+	check "a disk is laid out" lay_out_far "$(disk disk)"
+	check "the module attaches it" load disk="$(disk disk)"
+	imgstreamctl fill off
+}
+
 # worsen NETEM...: what the wire does to packets from now on, both ways, as tc-netem(8) has it. Needs sch_netem and tc.
 worsen() {
 	tc qdisc replace dev near0 root netem "$@" && tc -n far qdisc replace dev far0 root netem "$@"
