@@ -460,8 +460,7 @@ fn repository(store: &Store) -> Result<Option<Repository>, Refusal> {
         return Ok(None);
     }
     let superblock = store.superblock().map_err(memory)?;
-    let repository = Repository::from_superblock(&superblock).ok_or(Refusal::Settings)?;
-    Ok(Some(repository))
+    Repository::from_superblock(&superblock).map(Some)
 }
 
 fn base_name(path: &[u8]) -> &[u8] {

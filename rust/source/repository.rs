@@ -22,6 +22,7 @@ use imgstream_engine::session::{
     Timing, //
 };
 use imgstream_proto::{
+    abi::refusal::Refusal,
     disk::superblock::{
         Chap,
         Portal,
@@ -46,8 +47,13 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    /// The repository that `superblock` names; `None` if that cannot be one.
-    pub(crate) fn from_superblock(superblock: &Superblock) -> Option<Self> {
+    /// The repository that `superblock` names.
+    pub(crate) fn from_superblock(superblock: &Superblock) -> Result<Self, Refusal> {
+        let credentials = credentials(&superblock.origin.chap)?;
+        Self::named(superblock, credentials).ok_or(Refusal::Settings)
+    }
+
+    fn named(superblock: &Superblock, credentials: Option<Arc<Credentials>>) -> Option<Self> {
         let origin = &superblock.origin;
         let portals = origin.portals.map(|portal| portal.map(address));
         portals.iter().flatten().next()?;
@@ -63,14 +69,14 @@ impl Repository {
                 identity: Some(identity(superblock)?),
                 timing: Timing::DEFAULT,
             },
-            credentials: credentials(&origin.chap)?,
+            credentials,
             portals,
         })
     }
 }
 
-/// Who proves to be who, if anybody has to; `None` if that cannot be used.
-fn credentials(chap: &Chap) -> Option<Option<Arc<Credentials>>> {
+/// Who proves to be who, if anybody has to.
+fn credentials(chap: &Chap) -> Result<Option<Arc<Credentials>>, Refusal> {
     let both = shared(chap);
     wipe_stack::<2048>();
     both
@@ -78,15 +84,13 @@ fn credentials(chap: &Chap) -> Option<Option<Arc<Credentials>>> {
 
 // In a frame of its own, so that what it leaves there can be overwritten.
 #[inline(never)]
-fn shared(chap: &Chap) -> Option<Option<Arc<Credentials>>> {
-    match Credentials::from_disk(chap) {
-        Ok(Some(both)) => Some(Some(Arc::new(both, GFP_KERNEL).ok()?)),
-        Ok(None) => Some(None),
-        Err(unfit) => {
-            pr_err!("CHAP cannot be done: {}\n", format_args!("{unfit}"));
-            None
-        }
-    }
+fn shared(chap: &Chap) -> Result<Option<Arc<Credentials>>, Refusal> {
+    let both = Credentials::from_disk(chap).map_err(|unfit| {
+        pr_err!("CHAP cannot be done: {}\n", format_args!("{unfit}"));
+        Refusal::Settings
+    })?;
+    let shared = both.map(|both| Arc::new(both, GFP_KERNEL)).transpose();
+    shared.map_err(|_| Refusal::Memory)
 }
 
 fn identity(superblock: &Superblock) -> Option<Identity> {
