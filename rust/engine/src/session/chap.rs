@@ -23,7 +23,7 @@ use imgstream_proto::iscsi::binary::{self, Hex};
 use imgstream_proto::iscsi::text::{parse_number, Pairs, Writer};
 use imgstream_proto::secret::wipe;
 
-use super::credentials::{equal, Account, Credentials, Crypto, Digest, MAX_DIGEST_BYTES};
+use super::credentials::{equal, Account, Credentials, Crypto, Digest, MAX_DIGEST_BYTES, SHA256};
 use super::reason::{ChapFault, Reason, Violation};
 
 /// Bytes of our own challenges: as many as the shortest digest has.
@@ -35,8 +35,6 @@ pub(super) const MESSAGE_BYTES: usize = 1 + Credentials::MAX_SECRET_BYTES + MAX_
 /// Own challenges that are remembered: one that comes back is a target that has us answer for it.
 const REMEMBERED: usize = 16;
 
-/// IANA's number of SHA-256.
-const SHA256: u32 = 7;
 /// Class of a login's status: the initiator is to blame (11.13.5).
 const INITIATOR_ERROR: u8 = 2;
 

@@ -186,6 +186,8 @@ pub struct Crypto {
     pub random: fn(&mut [u8]),
 }
 
+/// IANA's number of SHA-256.
+pub(super) const SHA256: u32 = 7;
 /// Longest digest.
 pub(super) const MAX_DIGEST_BYTES: usize = 32;
 
@@ -214,23 +216,27 @@ impl Digest {
 
 impl Crypto {
     /// The algorithms of IANA's list, the strongest first.
-    const ALGORITHMS: [u32; 4] = [8, 7, 6, 5];
+    const ALGORITHMS: [(u32, &'static str); 4] = [
+        (8, "SHA3-256"),
+        (SHA256, "SHA-256"),
+        (6, "SHA-1"),
+        (5, "MD5"),
+    ];
 
     /// The functions of CHAP that are not there, by name.
-    pub fn missing(&self) -> impl Iterator<Item = &'static str> {
-        let all = [
-            self.sha3_256.is_none().then_some("SHA3-256"),
-            self.sha256.is_none().then_some("SHA-256"),
-            self.sha1.is_none().then_some("SHA-1"),
-            self.md5.is_none().then_some("MD5"),
-        ];
-        all.into_iter().flatten()
+    pub fn missing(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let missing = |(number, name)| (!self.has(number)).then_some(name);
+        Self::ALGORITHMS.into_iter().filter_map(missing)
     }
 
     /// What can be offered, the strongest first.
     pub(super) fn algorithms(&self) -> impl Iterator<Item = u32> + '_ {
-        let has = |algorithm: &u32| self.digest(*algorithm, &[]).is_some();
-        Self::ALGORITHMS.into_iter().filter(has)
+        let there = |(number, _)| self.has(number).then_some(number);
+        Self::ALGORITHMS.into_iter().filter_map(there)
+    }
+
+    fn has(&self, algorithm: u32) -> bool {
+        self.digest(algorithm, &[]).is_some()
     }
 
     /// The digest of `message`, if there is that function.
@@ -238,7 +244,7 @@ impl Crypto {
         match algorithm {
             5 => self.md5.map(|hash| Digest::of(hash, message)),
             6 => self.sha1.map(|hash| Digest::of(hash, message)),
-            7 => self.sha256.map(|hash| Digest::of(hash, message)),
+            SHA256 => self.sha256.map(|hash| Digest::of(hash, message)),
             8 => self.sha3_256.map(|hash| Digest::of(hash, message)),
             _ => None,
         }
