@@ -33,7 +33,7 @@ help:
 	@echo 'Variables: IMGSTREAM_CACHE (default ~/.cache/imgstream), IMGSTREAM_BUILD (build), IMGSTREAM_MIRROR,'
 	@echo '  IMGSTREAM_KERNEL (a series of scripts/kernel-series), IMGSTREAM_ACCEL (for QEMU), NATIVE=1 (no build root),'
 	@echo '  DESTDIR and KVER (for install), TESTS (for selftest), KERNEL (stock, debug or debug-long),'
-	@echo '  IMGSTREAM_JOBS (virtual machines that selftest runs at a time)'
+	@echo '  IMGSTREAM_JOBS (virtual machines, and other work, at a time; default: the processors and one)'
 
 .PHONY: module tools test-unit fuzz selftest kunit e2e demo lint format
 module selftest: export IMGSTREAM_FLAVOR := $(or $(KERNEL),stock)

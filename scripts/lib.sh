@@ -13,7 +13,7 @@ build=${IMGSTREAM_BUILD:-$top/build}
 mkdir -p "$cache" "$build"
 cache=$(cd "$cache" && pwd -P)
 build=$(cd "$build" && pwd -P)
-export IMGSTREAM_CACHE=$cache IMGSTREAM_BUILD=$build
+export IMGSTREAM_CACHE=$cache IMGSTREAM_BUILD=$build IMGSTREAM_JOBS=${IMGSTREAM_JOBS:-$(($(nproc) + 1))}
 
 say() {
 	printf 'imgstream: %s\n' "$*" >&2

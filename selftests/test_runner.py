@@ -234,12 +234,14 @@ class Head(unittest.TestCase):
                 self.read(f"#!/bin/sh\n{line}\n")
 
     def test_grouping(self) -> None:
-        def test(name: str, disks: int, own: bool = False) -> Test:
-            return Test(Path(name), disks=[(str(number), False) for number in range(disks)], own_boot=own)
+        def test(name: str, disks: int, own: bool = False, peer: tuple[str, str] | None = None) -> Test:
+            return Test(Path(name), disks=[(str(number), []) for number in range(disks)], own_boot=own, peer=peer)
 
-        boots = group([test("a", 2), test("b", 2), test("c", 1, own=True), test("d", 1)], disks_per_boot=4)
-        names = sorted([each.path.name for each in boot] for boot in boots)
-        self.assertEqual(names, [["a", "b"], ["c"], ["d"]])
+        tests = [test("a", 2), test("b", 2), test("c", 1, own=True), test("d", 1, own=True, peer=("lio", "f")), test("e", 1)]
+        boots = group(tests, disks_per_boot=4)
+        names = [[each.path.name for each in boot] for boot in boots]
+        self.assertEqual(names, [["a", "b"], ["d"], ["e"], ["c"]])
+        self.assertEqual(group(tests[2:3]), [tests[2:3]])
 
 
 if __name__ == "__main__":

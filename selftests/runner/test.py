@@ -160,16 +160,17 @@ def read_test(path: Path) -> Test:
     return test
 
 
-def group(tests: list[Test], disks_per_boot: int = 20) -> list[list[Test]]:
-    """Which tests share a boot: those that do not mind, while there is room for their disks."""
-    boots: list[list[Test]] = []
-    shared: list[Test] = []
+def group(tests: list[Test], disks_per_boot: int = 10) -> list[list[Test]]:
+    """Which tests share a boot: those that do not mind, while there is room for their disks. What usually takes longest is
+    first, so that nothing long is left when all else has ended: many tests, then those with a second machine."""
+    alone: list[list[Test]] = []
+    shared: list[list[Test]] = [[]]
     for test in tests:
         if test.own_boot:
-            boots.append([test])
-        elif sum(len(other.disks) for other in shared) + len(test.disks) > disks_per_boot:
-            boots.append(shared)
-            shared = [test]
-        else:
-            shared.append(test)
-    return ([shared] if shared else []) + boots
+            alone.append([test])
+            continue
+        if sum(len(other.disks) for other in shared[-1]) + len(test.disks) > disks_per_boot:
+            shared.append([])
+        shared[-1].append(test)
+    boots = [boot for boot in shared if boot] + alone
+    return sorted(boots, key=lambda boot: (-len(boot), boot[0].peer is None))
