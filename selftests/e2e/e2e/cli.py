@@ -3,13 +3,16 @@
 
 import argparse
 import functools
+import itertools
 import json
 import sys
+import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from . import build, check, poison, runs, selfcheck, vm
-from .config import BUILD, VARIANTS
+from .config import BUILD, JOBS, VARIANTS
 from .pair import Pair
 from .shell import Failed
 from .timeline import mib
@@ -71,8 +74,14 @@ def _demo(args):
 
 
 def _pair(variant):
-    """Makes the pair when it is first asked for."""
-    return functools.cache(lambda: Pair(VARIANTS[variant], log))
+    """Makes the pair when it is first asked for, by whoever of those at once."""
+    made, lock = functools.cache(lambda: Pair(VARIANTS[variant], log)), threading.Lock()
+
+    def pair():
+        with lock:
+            return made()
+
+    return pair
 
 
 def _fit(variant, pair):
@@ -91,19 +100,33 @@ def _report(report, path, whole):
     check.expect(not (whole and missing), f"not measured: {', '.join(missing)}")
 
 
-def _run_parts(tier, parts):
-    """Runs every part, even if one fails; the last line counts those that passed."""
-    failed = 0
-    for number, (name, part) in enumerate(parts.items(), 1):
-        try:
-            part()
-            print(f"ok {number} - {name}", flush=True)
-        except Exception as failure:  # whatever it is, the other parts are worth running
-            failed += 1
-            said = str(failure) if isinstance(failure, Failed) else traceback.format_exc()
-            print("".join(f"# {line}\n" for line in said.splitlines()) + f"not ok {number} - {name}", flush=True)
-    print(f"{tier}: {len(parts) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+def _run_parts(tier, parts, together=()):
+    """Runs every part, even if one fails, and then those of `together`, as many at a time as there are jobs; the last line
+    counts those that passed."""
+    total = len(parts) + len(together)
+    say = functools.partial(_say_outcome, itertools.count(1))
+    passed = sum([say(name, _failure(part)) for name, part in parts.items()])
+    with ThreadPoolExecutor(JOBS) as pool:
+        running = {pool.submit(_failure, part): name for name, part in together.items()}
+        passed += sum(say(running[ended], ended.result()) for ended in as_completed(running))
+    print(f"{tier}: {passed} passed, {total - passed} failed")
+    return 1 if passed < total else 0
+
+
+def _failure(part):
+    """What a part failed of; whatever it is, the other parts are worth running."""
+    try:
+        part()
+    except Exception as failure:
+        return str(failure) if isinstance(failure, Failed) else traceback.format_exc()
+    return None
+
+
+def _say_outcome(numbers, name, failure):
+    if failure is not None:
+        print("".join(f"# {line}\n" for line in failure.splitlines()), end="")
+    print(f"{'ok' if failure is None else 'not ok'} {next(numbers)} - {name}", flush=True)
+    return failure is None
 
 
 def _summary(report):
@@ -132,14 +155,13 @@ def _e2e(args):
     """The small tier of `make check`."""
     work = _work("e2e")
     pair = _pair("small")
-    parts = {
-        "the checks themselves can fail": selfcheck.run_all,
-        "the disks are fit": pair,
-        "the target starts from its boot region": lambda: poison.start_from_boot_region(pair(), work, log),
+    parts = {"the checks themselves can fail": selfcheck.run_all, "the disks are fit": pair}
+    together = {
         "migrate and commit; the repository gone at boot, a pause and power cuts": lambda: runs.migrate_and_commit(pair(), work, harder=True),
         "cancel; migrate and roll back; a power cut, the module missing": lambda: runs.roll_back(pair(), work, harder=True),
+        "the target starts from its boot region": lambda: poison.start_from_boot_region(pair(), work, log),
     }
-    return _run_parts("e2e", {name: part for name, part in parts.items() if args.only in name})
+    return _run_parts("e2e", *({name: part for name, part in some.items() if args.only in name} for some in (parts, together)))
 
 
 def main(words):

@@ -8,6 +8,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[3]
 BUILD = Path(os.environ.get("IMGSTREAM_BUILD", REPO / "build"))
 CACHE = Path(os.environ.get("IMGSTREAM_CACHE", Path.home() / ".cache/imgstream")) / "e2e"
+JOBS = int(os.environ.get("IMGSTREAM_JOBS", "1"))
 
 MIB = 1 << 20
 BLOCK = 4096
@@ -28,6 +29,7 @@ class System:
     users_mib: int = 0  # users' files laid out by mke2fs
     users_far_mib: int = 0  # users' files put at the end of the file system
     has_imgstream: bool = False
+    cmdline: str = "console=tty0 console=ttyS0,115200"
     fills_slowly: bool = False  # from early on, so that blocks are still absent when somebody looks
     table: str = "gpt"  # or dos
     boot_mib: int = 0  # a file system of its own for /boot, in front of root
@@ -99,6 +101,9 @@ def _target(name, disk_mib, packages, **layout):
     )
 
 
+# The small pair's machines run beside each other: see TICKS in selftests/runner/qemu.py.
+TICKING = System.cmdline + " nohz=off highres=off"
+
 VARIANTS = {
     "demo": Variant(
         "demo",
@@ -107,8 +112,8 @@ VARIANTS = {
     ),
     "small": Variant(
         "small",
-        _source("small-source", 3072, 600, 120, "linux-image-cloud-amd64"),
-        _target("small-target", 1028, BASE, fills_slowly=True),
+        _source("small-source", 3072, 600, 120, "linux-image-cloud-amd64", cmdline=TICKING),
+        _target("small-target", 1028, BASE, fills_slowly=True, cmdline=TICKING),
     ),
     # What the others are not: Debian 13 as the source, an MBR on both sides, a /boot of its own in the target.
     "mbr": Variant(

@@ -47,7 +47,7 @@ class Job:
         for old in self.work.iterdir():
             if old.is_file():
                 old.unlink()
-        self.time = Timeline(title, self.work / "timeline.json")
+        self.time = Timeline(name, title, self.work / "timeline.json")
         self.disk = vm.overlay(pair.source.disk, self.work / "disk.qcow2", more_mib)
         self.repository = Repository(pair.target.published, self.work, name)
         self.machine = None

@@ -36,7 +36,7 @@ GRUB_DEFAULTS = """GRUB_DEFAULT=0
 GRUB_TIMEOUT={timeout}
 GRUB_DISTRIBUTOR=Debian
 GRUB_CMDLINE_LINUX_DEFAULT=""
-GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200"
+GRUB_CMDLINE_LINUX="{cmdline}"
 GRUB_TERMINAL=serial
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 """
@@ -68,7 +68,7 @@ menuentry '$1' --hotkey=$2 {{
 	insmod part_{partmap}
 	insmod ext2
 	search --no-floppy --fs-uuid --set=root {boot_uuid}
-	linux /boot/vmlinuz-{version} root=UUID={root_uuid} ro console=tty0 console=ttyS0,115200 $3
+	linux /boot/vmlinuz-{version} root=UUID={root_uuid} ro {cmdline} $3
 	initrd /boot/initrd.img-{version}
 }}
 EOF
@@ -208,11 +208,11 @@ def boot_files(system, tree):
     version = kernel_version(tree)
     in_tree(tree, "update-initramfs", "-c", "-k", version)
     grub = tree / "boot/grub"
-    _write(tree / "etc/default/grub", GRUB_DEFAULTS.format(timeout=2 if system.has_imgstream else 1))
+    _write(tree / "etc/default/grub", GRUB_DEFAULTS.format(timeout=2 if system.has_imgstream else 1, cmdline=system.cmdline))
     if system.has_imgstream:
         _write(tree / "etc/grub.d/40_custom",
                EXTRA_ENTRIES.format(root_uuid=root_uuid(system), boot_uuid=boot_uuid(system),
-                                    partmap=_partmap(system), version=version), 0o755)
+                                    partmap=_partmap(system), version=version, cmdline=system.cmdline), 0o755)
     _grub_modules(tree)
     in_tree(tree, "grub-editenv", "/boot/grub/grubenv", "create")
     partmap = _partmap(system)

@@ -17,7 +17,7 @@ NO_SUPERBLOCK = 30  # an exit code of imgstreamctl
 
 def local_boot(pair, work):
     """The same image installed on a disk: what a boot costs without imgstream."""
-    time = Timeline("The target's image, installed on a disk", work / "local.json")
+    time = Timeline("local", "The target's image, installed on a disk", work / "local.json")
     disk = vm.overlay(pair.target.disk, work / "local.qcow2")
     with vm.Vm(disk, work, pair.memory_mib, name="local") as machine:
         time.say("machine", "power on")
