@@ -20,6 +20,7 @@ pub mod load;
 pub mod locate;
 pub mod map;
 pub mod pair;
+pub mod parallel;
 pub mod plan;
 pub mod portals;
 pub mod round;

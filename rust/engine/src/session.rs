@@ -91,6 +91,16 @@ pub const CONNECT_TIMEOUT_MS: u64 = 15_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadId(pub u16);
 
+/// How often a read has ended a connection: whoever takes it to another session takes this along, or a read that a target
+/// answers wrongly would never fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strikes(u8);
+
+impl Strikes {
+    /// Never yet.
+    pub const NONE: Self = Self(0);
+}
+
 /// Why a read was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubmitError {
@@ -302,10 +312,30 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     /// Reads `len` bytes from byte `lba_bytes` of the logical unit. May be called at any time.
     pub fn submit(&mut self, id: ReadId, lba_bytes: u64, len: u32) -> Result<(), SubmitError> {
+        self.submit_again(id, lba_bytes, len, Strikes::NONE)
+    }
+
+    /// The same for a read that another session may have had.
+    pub fn submit_again(
+        &mut self,
+        id: ReadId,
+        lba_bytes: u64,
+        len: u32,
+        strikes: Strikes,
+    ) -> Result<(), SubmitError> {
         if len == 0 || len > MAX_READ_BYTES || len % 512 != 0 || lba_bytes % 512 != 0 {
             return Err(SubmitError::Invalid);
         }
-        self.reads.add(id, lba_bytes, len).ok_or(SubmitError::Busy)
+        self.reads
+            .add(id, lba_bytes, len, strikes)
+            .ok_or(SubmitError::Busy)
+    }
+
+    /// Takes a read back, for [`submit_again`](Self::submit_again) to another session: nothing of it is at the target, and
+    /// its end will not be told. `None` if that cannot be promised, as while a command of it is at the target, or there is no
+    /// such read. Without a connection it can, of every read whose end was not told yet.
+    pub fn take_back(&mut self, id: ReadId) -> Option<Strikes> {
+        self.reads.remove(id)
     }
 
     /// The next event. Call until there is none after everything that moves the session on.

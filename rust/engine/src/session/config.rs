@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use super::isid;
 use imgstream_proto::iscsi::digest::Policy;
 use imgstream_proto::iscsi::inquiry::{Capacity, Designator};
 
@@ -172,6 +173,17 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// Times.
     pub timing: Timing,
+}
+
+impl Config {
+    /// That of one of several parallel sessions, counted from 0: under a name of its own, at a time of its own.
+    pub fn of_session(&self, number: u8) -> Self {
+        Self {
+            isid: isid::session(self.isid, number),
+            seed: self.seed.wrapping_add(u64::from(number) << 32),
+            ..*self
+        }
+    }
 }
 
 /// Why a session cannot be made.

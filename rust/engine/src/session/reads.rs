@@ -5,7 +5,7 @@
 use super::config::MAX_READS;
 use super::reason::ReadError;
 use super::transfer::Transfer;
-use super::ReadId;
+use super::{ReadId, Strikes};
 
 /// Connections on which one read may run into protocol errors before it fails: a target that answers one block wrongly
 /// every time must not keep all others waiting for ever.
@@ -32,7 +32,7 @@ pub(super) struct Slot {
     overtaken: Option<u64>,
     /// How often it was issued again on this connection.
     pub(super) retries: u8,
-    strikes: u8,
+    strikes: Strikes,
     result: Result<(), ReadError>,
 }
 
@@ -48,7 +48,7 @@ impl Slot {
         since: 0,
         overtaken: None,
         retries: 0,
-        strikes: 0,
+        strikes: Strikes::NONE,
         result: Ok(()),
     };
 }
@@ -93,7 +93,13 @@ impl Reads {
     }
 
     /// Adds a read. `None` if the table is full or the name is taken.
-    pub(super) fn add(&mut self, id: ReadId, lba_bytes: u64, len: u32) -> Option<()> {
+    pub(super) fn add(
+        &mut self,
+        id: ReadId,
+        lba_bytes: u64,
+        len: u32,
+        strikes: Strikes,
+    ) -> Option<()> {
         let taken = self
             .slots
             .iter()
@@ -104,11 +110,28 @@ impl Reads {
             id,
             lba_bytes,
             len,
+            strikes,
             ..Slot::EMPTY
         };
         self.free &= !bit(index);
         self.queue.push_back(index);
         Some(())
+    }
+
+    /// Forgets a read that waits in the queue: no command of it is at the target. How often it has ended a connection.
+    pub(super) fn remove(&mut self, id: ReadId) -> Option<Strikes> {
+        let mut found = None;
+        for _ in 0..self.queue.len {
+            let index = self.queue.pop_front()?;
+            match self.slots.get(index).filter(|slot| slot.id == id) {
+                Some(slot) => {
+                    self.free |= bit(index);
+                    found = Some(slot.strikes);
+                }
+                None => self.queue.push_back(index),
+            }
+        }
+        found
     }
 
     /// Reads that were submitted and not yet handed back.
@@ -174,8 +197,8 @@ impl Reads {
         let Some(slot) = self.slots.get_mut(index) else {
             return false;
         };
-        slot.strikes = slot.strikes.saturating_add(1);
-        let fails = slot.strikes >= MAX_STRIKES && self.sent & bit(index) != 0;
+        slot.strikes.0 = slot.strikes.0.saturating_add(1);
+        let fails = slot.strikes.0 >= MAX_STRIKES && self.sent & bit(index) != 0;
         if fails {
             self.finish(index, Err(ReadError::Protocol));
         }
@@ -282,9 +305,9 @@ mod tests {
     fn reads_go_round_in_order() {
         let mut reads = Reads::new();
         for i in 0..64 {
-            assert!(reads.add(ReadId(i), 0, 512).is_some());
+            assert!(reads.add(ReadId(i), 0, 512, Strikes::NONE).is_some());
         }
-        assert!(reads.add(ReadId(64), 0, 512).is_none());
+        assert!(reads.add(ReadId(64), 0, 512, Strikes::NONE).is_none());
         assert_eq!(reads.outstanding(), 64);
         for i in 0..64 {
             assert_eq!(reads.take(), Some(i));
@@ -294,8 +317,11 @@ mod tests {
         reads.finish(7, Ok(()));
         assert_eq!(reads.pop_done(), Some((ReadId(7), Ok(()))));
         assert_eq!((reads.pop_done(), reads.outstanding()), (None, 63));
-        assert!(reads.add(ReadId(8), 0, 512).is_none(), "the name is taken");
-        assert!(reads.add(ReadId(7), 0, 512).is_some());
+        assert!(
+            reads.add(ReadId(8), 0, 512, Strikes::NONE).is_none(),
+            "the name is taken"
+        );
+        assert!(reads.add(ReadId(7), 0, 512, Strikes::NONE).is_some());
         reads.start_over();
         let mut seen = 0u64;
         while let Some(index) = reads.take() {
@@ -307,7 +333,7 @@ mod tests {
     #[test]
     fn a_tag_is_found_only_while_its_command_is_at_the_target() {
         let mut reads = Reads::new();
-        reads.add(ReadId(3), 0, 512).unwrap();
+        reads.add(ReadId(3), 0, 512, Strikes::NONE).unwrap();
         let index = reads.take().unwrap();
         assert!(reads.find(index, 77).is_none());
         reads.begin(index, 77, Transfer::exact(512), 0);
@@ -320,7 +346,7 @@ mod tests {
     #[test]
     fn a_read_that_breaks_connection_after_connection_fails() {
         let mut reads = Reads::new();
-        reads.add(ReadId(3), 0, 512).unwrap();
+        reads.add(ReadId(3), 0, 512, Strikes::NONE).unwrap();
         for _ in 1..MAX_STRIKES {
             let index = reads.take().unwrap();
             reads.begin(index, 0, Transfer::exact(512), 0);
@@ -331,6 +357,63 @@ mod tests {
         let index = reads.take().unwrap();
         reads.begin(index, 0, Transfer::exact(512), 0);
         reads.strike(index);
+        assert_eq!(
+            reads.pop_done(),
+            Some((ReadId(3), Err(ReadError::Protocol)))
+        );
+    }
+
+    #[test]
+    fn a_read_that_is_not_at_the_target_can_be_taken_back() {
+        let mut reads = Reads::new();
+        for i in 0..5 {
+            reads.add(ReadId(i), 0, 512, Strikes::NONE).unwrap();
+        }
+        // 0 is at the target, 1 is done.
+        for _ in 0..2 {
+            let index = reads.take().unwrap();
+            reads.begin(index, 0, Transfer::exact(512), 0);
+        }
+        reads.finish(1, Ok(()));
+        for id in [0, 1, 64] {
+            assert_eq!(reads.remove(ReadId(id)), None, "{id}");
+        }
+        assert_eq!(reads.remove(ReadId(3)), Some(Strikes::NONE));
+        assert_eq!(reads.remove(ReadId(3)), None);
+        assert_eq!((reads.outstanding(), reads.sent()), (4, 1));
+        // The others keep their order, and its name is free.
+        reads.add(ReadId(3), 0, 512, Strikes::NONE).unwrap();
+        assert_eq!(
+            [reads.take(), reads.take(), reads.take()],
+            [Some(2), Some(4), Some(3)]
+        );
+        assert_eq!(reads.take(), None);
+        // Without a connection nothing is at the target.
+        reads.put_back(2);
+        reads.strike(0);
+        reads.start_over();
+        assert_eq!(reads.remove(ReadId(0)), Some(Strikes(1)));
+        assert_eq!(reads.remove(ReadId(2)), Some(Strikes::NONE));
+        assert_eq!(reads.pop_done(), Some((ReadId(1), Ok(()))));
+    }
+
+    #[test]
+    fn a_read_brings_its_strikes_along() {
+        let mut strikes = Strikes::NONE;
+        for _ in 1..MAX_STRIKES {
+            let mut reads = Reads::new();
+            reads.add(ReadId(3), 0, 512, strikes).unwrap();
+            let index = reads.take().unwrap();
+            reads.begin(index, 0, Transfer::exact(512), 0);
+            assert!(!reads.strike(index));
+            reads.start_over();
+            strikes = reads.remove(ReadId(3)).unwrap();
+        }
+        let mut reads = Reads::new();
+        reads.add(ReadId(3), 0, 512, strikes).unwrap();
+        let index = reads.take().unwrap();
+        reads.begin(index, 0, Transfer::exact(512), 0);
+        assert!(reads.strike(index));
         assert_eq!(
             reads.pop_done(),
             Some((ReadId(3), Err(ReadError::Protocol)))
