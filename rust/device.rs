@@ -41,6 +41,7 @@ use crate::{
             },
             mq::MqDisk,
         },
+        param,
         workqueue::Queue,
     },
     source::{
@@ -56,6 +57,7 @@ use background::{
 use head::Head;
 use imgstream_engine::{
     fill::is_independent,
+    parallel,
     trust::Trust, //
 };
 use imgstream_proto::{
@@ -153,6 +155,9 @@ impl Device {
         let superblock = store.superblock().map_err(memory)?;
         let source = repository.map(|repository| Source::start(&repository));
         let source = source.transpose().map_err(memory)?;
+        if let Some(source) = &source {
+            begin_sessions(source);
+        }
         let device = Self::build(path, disk, store, &superblock, source, store_queue);
         let device = device.map_err(memory)?;
         if let Err(error) = device.offer(&superblock) {
@@ -386,6 +391,14 @@ impl Device {
         Ok(())
     }
 
+    /// There are to be so many sessions with the repository. Nothing is left to do if it is needed no more.
+    pub(crate) fn sessions(&self, count: u8) -> Result<(), Refusal> {
+        match &self.core.source {
+            Some(source) => source.want_sessions(count).map_err(memory),
+            None => Ok(()),
+        }
+    }
+
     /// Has the next boot roll back.
     pub(crate) fn rollback(&self) -> Result<(), Refusal> {
         if self.background.look(|plan| plan.commit) != CommitMode::Idle {
@@ -417,6 +430,23 @@ impl Device {
 
 /// Bytes of a block, the physical block size of the device.
 const BLOCK: u32 = 4096;
+
+/// Has as many sessions begin as the module's parameter says. One is enough, so nothing of it keeps the disk from being attached.
+fn begin_sessions(source: &Source) {
+    let asked = param::sessions();
+    let sessions = match parallel::sessions(asked) {
+        Some(sessions) => sessions,
+        None if asked == 0 => parallel::DEFAULT_SESSIONS,
+        None => {
+            let most = parallel::MAX_SESSIONS;
+            pr_err!("sessions={asked} is not 1 to {most}: the default is used\n");
+            parallel::DEFAULT_SESSIONS
+        }
+    };
+    if source.want_sessions(sessions).is_err() {
+        pr_warn!("one session with the repository: there is no memory for {sessions}\n");
+    }
+}
 
 fn open(path: &CStr) -> Result<Arc<Bdev>, Refusal> {
     let disk = Bdev::open(path).map_err(|error| {

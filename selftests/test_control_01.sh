@@ -17,7 +17,7 @@ all_files() {
 	for file in "$status"/*; do
 		one_line "$file" || return
 	done
-	[ "$(ls "$status" | wc -l)" = 32 ]
+	[ "$(ls "$status" | wc -l)" = 33 ]
 }
 not_writable() {
 	for file in "$status"/*; do

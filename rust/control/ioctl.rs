@@ -14,6 +14,7 @@ use crate::{
         Control, //
     }, //
 };
+use imgstream_engine::parallel;
 use imgstream_proto::{
     abi::{
         self,
@@ -23,6 +24,7 @@ use imgstream_proto::{
             Commit,
             Fill,
             Plain,
+            Sessions,
             SourceView,
             Version, //
         },
@@ -60,6 +62,7 @@ impl Control for Manager {
             ioctl::ROLLBACK => plain(argument, || self.command(|device| device.rollback())),
             ioctl::SOURCE_VIEW => exchange(argument, |view: &SourceView| self.source_view(view)),
             ioctl::RECONNECT => plain(argument, || self.command(|device| device.reconnect())),
+            ioctl::SESSIONS => exchange(argument, |sessions: &Sessions| self.sessions(sessions)),
             _ => Err(ENOTTY),
         }
     }
@@ -91,6 +94,11 @@ impl Manager {
     fn source_view(&self, view: &SourceView) -> Outcome {
         let open = switch(view.open)?;
         self.command(|device| device.source_view(open))
+    }
+
+    fn sessions(&self, sessions: &Sessions) -> Outcome {
+        let count = parallel::sessions(sessions.count).ok_or(Refusal::Argument)?;
+        self.command(|device| device.sessions(count))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
         net::Address,
         time::now_ms, //
     },
+    source::Sessions,
 };
 use core::{
     fmt::{
@@ -91,6 +92,7 @@ impl Device {
             | Attribute::ConnectionSince
             | Attribute::Digests
             | Attribute::Reconnects
+            | Attribute::Sessions
             | Attribute::FetchesInflight => self.show_connection(attribute, out),
         }
     }
@@ -139,11 +141,12 @@ impl Device {
                 Attribute::Portal | Attribute::RedirectedBy => out.write_str(NONE),
                 Attribute::Connection => out.write_str(Connection::Closed.word()),
                 Attribute::Digests => out.write_str(UNKNOWN),
+                Attribute::Sessions => out.write_str("0 of 0"),
                 _ => out.write_str("0"),
             };
         };
-        let now = source.status().snapshot();
-        let counters = source.status().counters();
+        let now = source.snapshot();
+        let counters = source.counters();
         match attribute {
             Attribute::FetchedBytes => {
                 write!(out, "{}", counters.fetched_bytes.load(Ordering::Relaxed))
@@ -159,6 +162,7 @@ impl Device {
                 Some(digests) => write!(out, "{digests}"),
                 None => out.write_str(UNKNOWN),
             },
+            Attribute::Sessions => show_sessions(&source.sessions(), out),
             Attribute::Portal => address(now.portal, out),
             Attribute::RedirectedBy => address(now.redirected_by, out),
             _ => {
@@ -176,6 +180,14 @@ fn address(address: Option<Address>, out: &mut impl Write) -> Result {
     match address {
         Some(address) => write!(out, "{}", address.0),
         None => out.write_str(NONE),
+    }
+}
+
+fn show_sessions(sessions: &Sessions, out: &mut impl Write) -> Result {
+    write!(out, "{} of {}", sessions.ready, sessions.wanted)?;
+    match sessions.reason.as_str() {
+        "" => Ok(()),
+        reason => write!(out, ": {reason}"),
     }
 }
 

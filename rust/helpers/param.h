@@ -3,5 +3,6 @@
 #define IMGSTREAM_HELPERS_PARAM_H
 
 const char *imgstream_param_disk(void);
+unsigned int imgstream_param_sessions(void);
 
 #endif

@@ -76,6 +76,13 @@ pub(super) struct Driver {
     active: [Option<KBox<Fetch>>; MAX_READS],
     /// Set by `log_out`: the next end of the connection is the last one.
     closing: bool,
+    /// No connection is to be made: not before another session is ready, so that where nothing can be reached, one session
+    /// tries. Never of the first session.
+    standby: bool,
+    /// How often other sessions had met another image when this one looked last.
+    doubts: u32,
+    /// It has been said that this session is missing.
+    told: bool,
     /// When the connection was lost, or the start.
     down_since_ms: u64,
     complaint: Complaint,
@@ -87,19 +94,22 @@ pub(super) struct Driver {
 fn session_in(
     place: KBox<MaybeUninit<Session<KVec<u8>>>>,
     config: &Config,
+    number: u8,
     scratch: KVec<u8>,
 ) -> Result<KBox<Session<KVec<u8>>>> {
-    let session = Session::new(*config, scratch).map_err(|_| EINVAL)?;
+    let config = config.of_session(number);
+    let session = Session::new(config, scratch).map_err(|_| EINVAL)?;
     Ok(KBox::write(place, session))
 }
 
 impl Driver {
-    /// Not connected, and due to. Needs half a stack (see [`session_in`]): not for whoever has used much of it.
-    pub(super) fn new(repository: &Repository) -> Result<KBox<Self>> {
+    /// The driver of the session of that number: not connected, and due to. Needs half a stack (see [`session_in`]): not for
+    /// whoever has used much of it.
+    pub(super) fn new(repository: &Repository, number: u8) -> Result<KBox<Self>> {
         let scratch = KVec::from_elem(0, SCRATCH_BYTES, GFP_KERNEL)?;
         let place = KBox::new_uninit(GFP_KERNEL)?;
-        let session = session_in(place, &repository.config, scratch)?;
-        let mut this = Self::of(session, repository)?;
+        let session = session_in(place, &repository.config, number, scratch)?;
+        let mut this = Self::of(session, repository, number)?;
         if let Some(credentials) = &repository.credentials {
             this.authenticate(credentials);
         }
@@ -108,7 +118,11 @@ impl Driver {
 
     /// The same of a session in its place. A function of its own: its frame must not be there while [`session_in`] runs.
     #[inline(never)]
-    fn of(session: KBox<Session<KVec<u8>>>, repository: &Repository) -> Result<KBox<Self>> {
+    fn of(
+        session: KBox<Session<KVec<u8>>>,
+        repository: &Repository,
+        number: u8,
+    ) -> Result<KBox<Self>> {
         let now = now_ms();
         let this = Self {
             session,
@@ -116,6 +130,9 @@ impl Driver {
             portals: Portals::new(repository.portals.into_iter().flatten()),
             active: [const { None }; MAX_READS],
             closing: false,
+            standby: number != 0,
+            doubts: 0,
+            told: false,
             down_since_ms: now,
             complaint: Complaint::new(now),
         };
@@ -135,6 +152,7 @@ impl Driver {
 
     /// Does what can be done without waiting. Returns whether there is more to do at once.
     pub(super) fn round(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) -> bool {
+        self.heed(link);
         self.connect(link);
         let more = self.receive(link, ended);
         let now = now_ms();
@@ -145,19 +163,22 @@ impl Driver {
         self.submit(link, ended);
         self.transmit(link);
         self.take_events(link, ended);
+        self.hand_over(link);
         self.complain(link);
         more
     }
 
     /// When to run again at the latest.
-    pub(super) fn due(&self) -> Option<u64> {
+    pub(super) fn due(&self, link: &Link) -> Option<u64> {
         let transport = match self.transport {
+            // Another one that gets ready wakes us.
+            Transport::Down { .. } if self.standby => None,
             Transport::Down { retry_at_ms } => Some(retry_at_ms),
             Transport::Connecting { until_ms, .. } => Some(until_ms),
             Transport::Up(_) => None,
             Transport::Closed => return None,
         };
-        let complaint = (self.session.stage() != Stage::Ready).then_some(self.complaint.due_ms());
+        let complaint = self.may_complain(link).then_some(self.complaint.due_ms());
         [transport, complaint, self.session.deadline()]
             .into_iter()
             .flatten()
@@ -178,15 +199,12 @@ impl Driver {
         }
     }
 
-    /// The end: no connection any more, and no fetch.
+    /// The end: no connection any more, and no fetch, neither put back from now on.
     pub(super) fn close(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) {
         self.closing = true;
         self.drop_connection(link, Line::EMPTY);
         for fetch in self.active.iter_mut().filter_map(Option::take) {
-            link.end(fetch, Err(Errno::Shutdown.into()), ended);
-        }
-        while let Some(fetch) = link.next(true) {
-            link.end(fetch, Err(Errno::Shutdown.into()), ended);
+            link.links().end(fetch, Err(Errno::Shutdown.into()), ended);
         }
     }
 
@@ -207,7 +225,9 @@ impl Driver {
             match self.receive_some() {
                 Ok(Received::Bytes(some)) => {
                     bytes = bytes.saturating_add(some);
-                    self.session.got(some, now_ms());
+                    let now = now_ms();
+                    link.links().heard(link.number(), now);
+                    self.session.got(some, now);
                     self.take_events(link, ended);
                 }
                 Ok(Received::Nothing) => return false,
@@ -283,29 +303,72 @@ impl Driver {
             }
             errno_of(error)
         });
-        link.end(fetch, result, ended);
+        link.links().end(fetch, result, ended);
     }
 
     /// Gives the session what it can take, the most urgent first.
     fn submit(&mut self, link: &Arc<Link>, ended: &mut FetchQueue) {
-        if self.session.stage() != Stage::Ready || self.closing {
+        if !self.post(link) {
             return;
         }
+        let links = link.links();
         while let Some(id) = self.active.iter().position(Option::is_none) {
-            let Some(fetch) = link.next(self.may_idle()) else {
+            let Some(fetch) = links.next(link.number(), self.may_idle()) else {
                 return;
             };
             let read = ReadId(u16::try_from(id).unwrap_or(u16::MAX));
-            match self.session.submit(read, fetch.lba_bytes, fetch.len()) {
+            let (at, len, strikes) = (fetch.lba_bytes, fetch.len(), fetch.strikes);
+            match self.session.submit_again(read, at, len, strikes) {
                 Ok(()) => {
                     if let Some(slot) = self.active.get_mut(id) {
                         *slot = Some(fetch);
                     }
+                    if !self.post(link) {
+                        return;
+                    }
                 }
-                Err(SubmitError::Busy) => return link.put_back(fetch),
-                Err(_) => link.end(fetch, Err(EINVAL), ended),
+                Err(SubmitError::Busy) => return links.put_back(fetch),
+                Err(_) => links.end(fetch, Err(EINVAL), ended),
             }
         }
+    }
+
+    /// Says what this link has under way. Whether it can take more.
+    fn post(&self, link: &Link) -> bool {
+        let serves = self.session.stage() == Stage::Ready && !self.closing && link.is_wanted();
+        let able = serves && self.active.iter().any(Option::is_none);
+        let bytes = |sum: u64, fetch: &KBox<Fetch>| sum.saturating_add(fetch.len().into());
+        let bytes = able.then(|| self.active.iter().flatten().fold(0, bytes));
+        link.links().post(link.number(), bytes);
+        able
+    }
+
+    /// Puts back what is not at the target where another session can take it at once, or where this one is not wanted any more.
+    /// Without others it stays, and is issued again on the next connection.
+    ///
+    /// A read is at the target of one session at most: the session of this one forgets it before it is put back, and does so
+    /// only if no command of it is out. Nothing that still comes finds its pages: they go along.
+    fn hand_over(&mut self, link: &Arc<Link>) {
+        let leaves = link.others_ready() || !link.is_wanted();
+        if self.session.stage() == Stage::Ready || self.closing || !leaves {
+            return;
+        }
+        let links = link.links();
+        // Each is put in front of those before it, so that the first one is the first again.
+        for (id, slot) in self.active.iter_mut().enumerate().rev() {
+            let read = ReadId(u16::try_from(id).unwrap_or(u16::MAX));
+            if slot.is_none() {
+                continue;
+            }
+            let Some(strikes) = self.session.take_back(read) else {
+                continue;
+            };
+            if let Some(mut fetch) = slot.take() {
+                fetch.strikes = strikes;
+                links.put_back(fetch);
+            }
+        }
+        links.wake_turn();
     }
 
     /// Whether something may be asked for that nobody waits for.

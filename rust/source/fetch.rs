@@ -3,6 +3,7 @@
 //! What is asked of the repository, and queues of it that need no memory.
 
 use crate::kapi::page::PageBuf;
+use imgstream_engine::session::Strikes;
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -39,6 +40,8 @@ pub(crate) struct Fetch {
     pub(crate) priority: Priority,
     /// Who is told.
     pub(crate) done: Arc<dyn FetchDone>,
+    /// How often it has ended a connection, on sessions that had it before.
+    pub(super) strikes: Strikes,
     result: Result,
     next: Option<KBox<Fetch>>,
 }
@@ -56,6 +59,7 @@ impl Fetch {
             buf,
             priority,
             done,
+            strikes: Strikes::NONE,
             result: Ok(()),
             next: None,
         };

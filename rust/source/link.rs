@@ -7,24 +7,19 @@ mod tests;
 
 use super::{
     driver::Driver,
-    fetch::{
-        Fetch,
-        FetchQueue,
-        Priority,
-        PRIORITIES, //
-    },
+    fetch::FetchQueue,
+    links::Links,
     repository::Repository,
-    status::Status, //
+    status::{
+        Line,
+        Route,
+        Status, //
+    },
 };
 use crate::kapi::{
-    errno::Errno,
     net::Wake,
     noio::NoIo,
-    sync::{
-        new_irq_spinlock,
-        Completion,
-        IrqSpinLock, //
-    },
+    sync::Completion,
     time::now_ms,
     workqueue::{
         cancel_delayed_sync,
@@ -36,6 +31,7 @@ use core::sync::atomic::{
     AtomicU64,
     Ordering, //
 };
+use imgstream_proto::abi::status::Connection;
 use kernel::{
     impl_has_delayed_work,
     impl_has_work,
@@ -63,23 +59,15 @@ const TIMER: u64 = 1;
 /// Rounds until other work of the queue has its turn: with `driver::ROUND_BYTES` this is some 20 ms of a fast network.
 const ROUNDS: u32 = 16;
 
-/// How long a logout may take when the source is stopped. It is a courtesy to the target.
-const LOGOUT_MS: u32 = 2_000;
-
-/// What readers have asked for and has not been taken up.
-struct Incoming {
-    queues: [FetchQueue; PRIORITIES],
-    open: bool,
-}
-
 /// See the module.
 #[pin_data]
 pub(super) struct Link {
+    /// Its place among the links, and the number of its session. The first one is 0.
+    number: u8,
+    links: Arc<Links>,
     queue: Arc<Queue>,
     #[pin]
     driver: Mutex<KBox<Driver>>,
-    #[pin]
-    incoming: IrqSpinLock<Incoming>,
     #[pin]
     status: Status,
     #[pin]
@@ -128,19 +116,21 @@ impl Wake for Link {
 
 impl Link {
     /// A link that does nothing until it is kicked.
-    pub(super) fn new(repository: &Repository, queue: Arc<Queue>) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        number: u8,
+        repository: &Repository,
+        links: Arc<Links>,
+        queue: Arc<Queue>,
+    ) -> Result<Arc<Self>> {
         // A session of 5 KiB on its way into its box does not fit every stack.
         let repository = repository.clone();
-        let driver = queue.call(move || Driver::new(&repository))??;
-        let incoming = Incoming {
-            queues: [const { FetchQueue::new() }; PRIORITIES],
-            open: true,
-        };
+        let driver = queue.call(move || Driver::new(&repository, number))??;
         Arc::pin_init(
             pin_init!(Self {
+                number,
+                links,
                 queue,
                 driver <- new_mutex!(driver, "imgstream:source"),
-                incoming <- new_irq_spinlock!(incoming, c"imgstream:source_incoming"),
                 status <- Status::new(),
                 closed <- Completion::new(),
                 armed_ms: AtomicU64::new(0),
@@ -151,9 +141,41 @@ impl Link {
         )
     }
 
-    /// What there is to say.
+    /// Its number.
+    pub(super) fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// What it shares with the others.
+    pub(super) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// What there is to say of this session.
     pub(super) fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Whether this is the first session, which there always is.
+    pub(super) fn is_first(&self) -> bool {
+        self.number == 0
+    }
+
+    /// Whether there is to be a session.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.number < self.links.wanted()
+    }
+
+    /// Whether others serve.
+    pub(super) fn others_ready(&self) -> bool {
+        self.links.others_ready(self.number)
+    }
+
+    /// The session is now in state `connection`; see `Status::enter`.
+    pub(super) fn enter(&self, connection: Connection, route: Option<Route>, reason: Line) {
+        self.status.enter(connection, route, reason);
+        let ready = connection == Connection::Ready;
+        self.links.set_ready(self.number, ready);
     }
 
     /// Lets the work item run, once more if it runs already. Any context.
@@ -162,107 +184,21 @@ impl Link {
         let _ = self.queue.enqueue::<_, IO>(self.clone());
     }
 
-    /// See `Source::fetch`.
-    pub(super) fn fetch(self: &Arc<Self>, fetch: KBox<Fetch>) {
-        self.count(&fetch, true);
-        let refused = {
-            let mut incoming = self.incoming.lock();
-            if incoming.open {
-                if let Some(queue) = incoming.queues.get_mut(fetch.priority as usize) {
-                    queue.push(fetch);
-                }
-                None
-            } else {
-                Some(fetch)
-            }
-        };
-        match refused {
-            None => self.kick(),
-            Some(fetch) => {
-                let mut ended = FetchQueue::new();
-                self.end(fetch, Err(Errno::Shutdown.into()), &mut ended);
-                ended.report();
-            }
-        }
-    }
-
-    /// See `Source::hurry`. With the driver held, a fetch is either queued or active.
-    pub(super) fn hurry(&self, lba_bytes: u64) {
+    /// Somebody waits for the fetch at `lba_bytes`; whether it is one that this link has, and that nobody waited for.
+    pub(super) fn hurry(&self, lba_bytes: u64) -> bool {
         let mut driver = self.driver.lock();
-        let raised = driver.hurry(lba_bytes) || {
-            let mut incoming = self.incoming.lock();
-            let [demand, rest @ ..] = &mut incoming.queues;
-            let fetch = rest.iter_mut().find_map(|queue| queue.take(lba_bytes));
-            fetch
-                .map(|mut fetch| {
-                    fetch.priority = Priority::Demand;
-                    demand.push(fetch);
-                })
-                .is_some()
-        };
+        let raised = driver.hurry(lba_bytes);
         if raised {
-            self.status
-                .counters()
-                .demand_inflight
-                .fetch_add(1, Ordering::Relaxed);
+            // Before it can end.
+            self.links.count_demand(1);
         }
+        raised
     }
 
     /// See `Source::reconnect`.
     pub(super) fn reconnect(self: &Arc<Self>) {
         self.driver.lock().hasten();
         self.kick();
-    }
-
-    /// Takes the most urgent fetch; one that nobody waits for only if `idle`.
-    pub(super) fn next(&self, idle: bool) -> Option<KBox<Fetch>> {
-        let mut incoming = self.incoming.lock();
-        let [demand, rest @ ..] = &mut incoming.queues;
-        demand.pop().or_else(|| {
-            if !idle {
-                return None;
-            }
-            rest.iter_mut().find_map(FetchQueue::pop)
-        })
-    }
-
-    /// Puts a fetch back that was taken too early.
-    pub(super) fn put_back(&self, fetch: KBox<Fetch>) {
-        let mut incoming = self.incoming.lock();
-        if let Some(queue) = incoming.queues.get_mut(fetch.priority as usize) {
-            queue.push_front(fetch);
-        }
-    }
-
-    /// Notes how `fetch` ended; its callback is called when `ended` is reported.
-    pub(super) fn end(&self, fetch: KBox<Fetch>, result: Result, ended: &mut FetchQueue) {
-        self.count(&fetch, false);
-        let counters = self.status.counters();
-        match result {
-            Ok(()) => {
-                counters.fetches_done.fetch_add(1, Ordering::Relaxed);
-                let bytes = u64::from(fetch.len());
-                counters.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
-            Err(error) if Errno::from_error(error) == Some(Errno::Shutdown) => {}
-            Err(_) => {
-                counters.fetches_failed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        ended.push_ended(fetch, result);
-    }
-
-    fn count(&self, fetch: &Fetch, begins: bool) {
-        let change = if begins { 1 } else { 1_u64.wrapping_neg() };
-        let counters = self.status.counters();
-        counters
-            .fetches_inflight
-            .fetch_add(change, Ordering::Relaxed);
-        if fetch.priority == Priority::Demand {
-            counters
-                .demand_inflight
-                .fetch_add(change, Ordering::Relaxed);
-        }
     }
 
     /// The connection is closed for good.
@@ -288,7 +224,7 @@ impl Link {
     fn arm(self: &Arc<Self>) {
         // Held to the end, so that nobody sets the timer after `close` has had the driver.
         let driver = self.driver.lock();
-        let Some(due) = driver.due() else {
+        let Some(due) = driver.due(self) else {
             return;
         };
         let armed = self.armed_ms.load(Ordering::Acquire);
@@ -300,18 +236,27 @@ impl Link {
         self.queue.enqueue_at::<_, TIMER>(self.clone(), delay);
     }
 
-    /// See `Source::stop`.
-    pub(super) fn stop(self: &Arc<Self>) {
-        self.incoming.lock().open = false;
+    /// Begins the end; see `Driver::log_out`.
+    pub(super) fn log_out(self: &Arc<Self>) {
         self.driver.lock().log_out(self);
         self.kick();
-        self.closed.wait_timeout(LOGOUT_MS);
-        let mut ended = FetchQueue::new();
-        self.driver.lock().close(self, &mut ended);
-        // In this order: the clock queues the other item. Nobody else does any more, for there is no socket and no fetch,
-        // and nobody sets the clock.
+    }
+
+    /// Waits for the end, for so long at most.
+    pub(super) fn wait_until_closed(&self, ms: u32) {
+        self.closed.wait_timeout(ms);
+    }
+
+    /// The end. From now on nothing is put back, and nothing wakes it but others.
+    pub(super) fn close(self: &Arc<Self>, ended: &mut FetchQueue) {
+        self.driver.lock().close(self, ended);
+    }
+
+    /// Waits until nothing of it runs any more.
+    pub(super) fn cancel(self: &Arc<Self>) {
+        // In this order: the clock queues the other item. Nobody else does any more, for there is no socket and no fetch, the
+        // other links wake nobody, and nobody sets the clock.
         cancel_delayed_sync::<_, TIMER>(self);
         cancel_sync::<_, IO>(self);
-        ended.report();
     }
 }

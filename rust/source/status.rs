@@ -100,7 +100,36 @@ pub(crate) struct Snapshot {
     pub(crate) digests: Option<Digests>,
 }
 
-/// Counters since the start; each only grows, but for the first two.
+impl Snapshot {
+    /// Nothing has happened yet.
+    pub(crate) const EMPTY: Self = Self {
+        connection: Connection::Disconnected,
+        since_ms: 0,
+        portal: None,
+        redirected_by: None,
+        reason: Line::EMPTY,
+        digests: None,
+    };
+
+    /// Whether reads are answered.
+    pub(super) fn is_ready(&self) -> bool {
+        self.connection == Connection::Ready
+    }
+
+    /// This one, beside another session that is ready: what both protect.
+    pub(super) fn with(mut self, other: Self) -> Self {
+        self.digests = match (self.digests, other.digests) {
+            (Some(one), Some(two)) => Some(Digests {
+                header: one.header && two.header,
+                data: one.data && two.data,
+            }),
+            (one, two) => one.or(two),
+        };
+        self
+    }
+}
+
+/// Counters of all sessions together, since the start; each only grows, but for the first two.
 #[derive(Default)]
 pub(crate) struct Counters {
     /// Fetches that have not ended.
@@ -117,45 +146,44 @@ pub(crate) struct Counters {
     pub(crate) reconnects: AtomicU64,
 }
 
-/// Everything there is to say.
+/// How many sessions there are.
+pub(crate) struct Sessions {
+    /// How many there are to be.
+    pub(crate) wanted: u8,
+    /// How many are ready.
+    pub(crate) ready: u32,
+    /// Why the first one that is missing is, where others are ready.
+    pub(crate) reason: Line,
+}
+
+/// Everything there is to say of one session.
 #[pin_data]
-pub(crate) struct Status {
+pub(super) struct Status {
     #[pin]
     now: IrqSpinLock<Snapshot>,
     ready: AtomicBool,
-    counters: Counters,
 }
 
 impl Status {
     pub(super) fn new() -> impl PinInit<Self> {
         let start = Snapshot {
-            connection: Connection::Disconnected,
             since_ms: now_ms(),
-            portal: None,
-            redirected_by: None,
-            reason: Line::EMPTY,
-            digests: None,
+            ..Snapshot::EMPTY
         };
         pin_init!(Self {
             now <- new_irq_spinlock!(start, c"imgstream:source_status"),
             ready: AtomicBool::new(false),
-            counters: Counters::default(),
         })
     }
 
     /// Whether reads are answered.
-    pub(crate) fn ready(&self) -> bool {
+    pub(super) fn ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
     /// The connection now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         *self.now.lock()
-    }
-
-    /// The counters.
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
     }
 
     /// The connection is now in state `connection`, with the same portal as before or on a new `route`.
@@ -283,6 +311,26 @@ mod tests {
             noticed == changed && status.snapshot().digests == Some(digests)
         }));
         Ok(())
+    }
+
+    #[test]
+    fn sessions_together_protect_what_each_of_them_does() {
+        let of = |header, data| Some(Digests { header, data });
+        let table = [
+            (of(true, true), of(true, true), of(true, true)),
+            (of(true, true), of(true, false), of(true, false)),
+            (of(false, true), of(true, false), of(false, false)),
+            (of(true, true), None, of(true, true)),
+            (None, of(false, true), of(false, true)),
+            (None, None, None),
+        ];
+        let with = |digests| Snapshot {
+            digests,
+            ..Snapshot::EMPTY
+        };
+        assert!(every(table, |&(one, two, both)| {
+            with(one).with(with(two)).digests == both
+        }));
     }
 
     #[test]

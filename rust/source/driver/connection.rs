@@ -10,7 +10,10 @@ use crate::{
             Socket,
             State, //
         },
-        time::now_ms, //
+        time::{
+            now_ms,
+            Pacer, //
+        }, //
     },
     source::{
         errors::{
@@ -31,6 +34,7 @@ use imgstream_engine::{
     session::{
         Complaint,
         Reason,
+        Stage,
         CONNECT_TIMEOUT_MS, //
     }, //
 };
@@ -43,12 +47,57 @@ use kernel::{
     sync::Arc, //
 };
 
+/// At most one line every minute about sessions that are missing while others serve.
+static MISSING: Pacer = Pacer::new(60_000);
+
 impl Driver {
     pub(super) fn connect(&mut self, link: &Arc<Link>) {
         match &self.transport {
-            Transport::Down { retry_at_ms } if *retry_at_ms <= now_ms() => self.begin_connect(link),
+            Transport::Down { retry_at_ms } => {
+                let due = *retry_at_ms <= now_ms();
+                if !self.stands_by(link) && due {
+                    self.begin_connect(link);
+                }
+            }
             Transport::Connecting { .. } => self.finish_connect(link),
             _ => {}
+        }
+    }
+
+    /// Whether no connection is to be made yet. Once one was, the session reconnects by itself, whatever the others do.
+    fn stands_by(&mut self, link: &Link) -> bool {
+        if self.standby && link.is_wanted() && link.others_ready() {
+            self.standby = false;
+            self.down_since_ms = now_ms();
+        }
+        self.standby
+    }
+
+    /// Does what has changed since for this session: it is not wanted any more, or another one has met another image.
+    pub(super) fn heed(&mut self, link: &Arc<Link>) {
+        let doubts = link.links().doubts();
+        if core::mem::replace(&mut self.doubts, doubts) != doubts {
+            // The next connection begins with the check of the image.
+            self.drop_connection(link, Line::of("another session has found another image"));
+        }
+        if !link.is_wanted() && !self.standby && !self.closing {
+            self.stand_down(link);
+        }
+    }
+
+    /// Ends the session when nothing is under way any more. There may be another one later.
+    fn stand_down(&mut self, link: &Arc<Link>) {
+        let ready = self.session.stage() == Stage::Ready;
+        if ready && self.active.iter().any(Option::is_some) {
+            return;
+        }
+        self.standby = true;
+        if ready {
+            // Before the logout: it is not a connection that is lost.
+            link.enter(Connection::Disconnected, None, Line::EMPTY);
+            self.session.logout(now_ms());
+        } else {
+            self.drop_connection(link, Line::EMPTY);
         }
     }
 
@@ -61,8 +110,7 @@ impl Driver {
             portal: Address(portal),
             redirected_by: self.portals.redirected_by().map(Address),
         };
-        link.status()
-            .enter(Connection::Connecting, Some(route), last);
+        link.enter(Connection::Connecting, Some(route), last);
         match Socket::connect(route.portal, link.clone()) {
             Ok(socket) => {
                 let until_ms = now_ms().saturating_add(CONNECT_TIMEOUT_MS);
@@ -97,7 +145,7 @@ impl Driver {
             self.transport = Transport::Up(socket);
             self.session.connected(now_ms());
             let last = link.status().snapshot().reason;
-            link.status().enter(Connection::Login, None, last);
+            link.enter(Connection::Login, None, last);
         }
     }
 
@@ -121,6 +169,9 @@ impl Driver {
     /// The session has given the connection up.
     pub(super) fn disconnect(&mut self, link: &Arc<Link>, reason: Reason) {
         let line = Line::of(reason);
+        if matches!(reason, Reason::WrongImage(_) | Reason::Exchanged { .. }) {
+            self.doubts = link.links().doubt(link.number());
+        }
         if matches!(reason, Reason::Exchanged { .. }) {
             let line = line.as_str();
             pr_err!(
@@ -144,7 +195,7 @@ impl Driver {
             _ => reason,
         };
         if was_ready && !self.closing {
-            let counters = link.status().counters();
+            let counters = link.links().counters();
             counters.reconnects.fetch_add(1, Ordering::Relaxed);
             self.down_since_ms = now_ms();
             self.complaint = Complaint::new(self.down_since_ms);
@@ -156,7 +207,7 @@ impl Driver {
     fn retry(&mut self, link: &Arc<Link>, reason: Line, end: End) {
         if self.closing {
             self.transport = Transport::Closed;
-            link.status().enter(Connection::Closed, None, Line::EMPTY);
+            link.enter(Connection::Closed, None, Line::EMPTY);
             return link.closed();
         }
         let pause_ms = self.session.backoff_ms();
@@ -168,17 +219,37 @@ impl Driver {
         self.transport = Transport::Down {
             retry_at_ms: next.at_ms,
         };
-        link.status().enter(Connection::Disconnected, None, reason);
+        link.enter(Connection::Disconnected, None, reason);
+        self.miss(link, reason);
+    }
+
+    /// Says once that this session is not there while others are.
+    fn miss(&mut self, link: &Link, reason: Line) {
+        if self.told || self.standby || !link.others_ready() {
+            return;
+        }
+        self.told = true;
+        if MISSING.due().is_none() {
+            return;
+        }
+        let (number, wanted) = (link.number().saturating_add(1), link.links().wanted());
+        let reason = reason.as_str();
+        pr_warn!("session {number} of {wanted} with the repository is missing: {reason}; the others go on, and it is tried again\n");
     }
 
     pub(super) fn ready(&mut self, link: &Arc<Link>) {
         self.portals.ready();
-        link.status().enter(Connection::Ready, None, Line::EMPTY);
+        link.enter(Connection::Ready, None, Line::EMPTY);
         let Some(portal) = self.portals.current().map(Address) else {
             return;
         };
+        self.told = false;
         let seconds = now_ms().saturating_sub(self.down_since_ms) / 1000;
+        let number = link.number().saturating_add(1);
         match self.portals.redirected_by().map(Address) {
+            _ if number > 1 => {
+                pr_info!("session {number} with the repository at {portal} after {seconds} s\n");
+            }
             None => pr_info!("connected to the repository at {portal} after {seconds} s\n"),
             Some(by) => pr_info!(
                 "connected to the repository at {portal}, where {by} sent us, after {seconds} s\n"
@@ -190,15 +261,17 @@ impl Driver {
         }
     }
 
+    /// Whether this is the session that says that reads wait.
+    pub(super) fn may_complain(&self, link: &Link) -> bool {
+        link.is_first() && !self.closing && !link.links().any_ready()
+    }
+
     /// Says that reads wait, once a minute.
     pub(super) fn complain(&mut self, link: &Arc<Link>) {
         let now = now_ms();
-        let waiting = link
-            .status()
-            .counters()
-            .demand_inflight
-            .load(Ordering::Relaxed);
-        if self.closing || link.status().ready() || now < self.complaint.due_ms() {
+        let links = link.links();
+        let waiting = links.counters().demand_inflight.load(Ordering::Relaxed);
+        if !self.may_complain(link) || now < self.complaint.due_ms() {
             return;
         }
         let snapshot = link.status().snapshot();
@@ -206,7 +279,8 @@ impl Driver {
         if !self.complaint.take(now, !reason.is_empty()) {
             return;
         }
-        let seconds = now.saturating_sub(self.down_since_ms) / 1000;
+        let since_ms = self.down_since_ms.max(links.none_since_ms());
+        let seconds = now.saturating_sub(since_ms) / 1000;
         if let Some(portal) = snapshot.portal {
             pr_warn!(
                 "no connection to the repository at {portal} for {seconds} s: {reason}; reads waiting: {waiting}\n"

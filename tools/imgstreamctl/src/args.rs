@@ -2,6 +2,7 @@
 //! Values on the command line: what is wrong with one is said before anything
 //! else is done.
 
+use imgstream_engine::parallel::MAX_SESSIONS;
 use imgstream_proto::iscsi::digest::Policy;
 
 /// A rate in KiB/s.
@@ -22,6 +23,13 @@ pub fn lun(text: &str) -> Result<u64, String> {
 /// Which digests connections ask for.
 pub fn digest(text: &str) -> Result<Policy, String> {
     Policy::parse(text).ok_or_else(|| "prefer, require or off is needed".into())
+}
+
+/// A number of parallel sessions.
+pub fn sessions(text: &str) -> Result<u8, String> {
+    whole(text, 1, MAX_SESSIONS.into())
+        .and_then(|number| u8::try_from(number).ok())
+        .ok_or_else(|| format!("a whole number from 1 to {MAX_SESSIONS} is needed"))
 }
 
 /// The number of a partition.
@@ -51,6 +59,8 @@ mod tests {
         assert!(lun("16384").is_err() && lun("-1").is_err());
         assert_eq!(digest("require"), Ok(Policy::Require));
         assert!(digest("none").is_err());
+        assert_eq!((sessions("1"), sessions("8")), (Ok(1), Ok(8)));
+        assert!(sessions("0").is_err() && sessions("9").is_err() && sessions("two").is_err());
         assert_eq!(partition("9"), Ok(9));
         assert!(partition("0").is_err() && partition("4294967296").is_err());
     }

@@ -299,6 +299,7 @@ fn without_a_device_there_is_nothing_to_control() {
         &["pause"],
         &["resume"],
         &["reconnect"],
+        &["sessions", "2"],
         &["detach"],
         &["fill", "on"],
         &["commit", "--yes"],

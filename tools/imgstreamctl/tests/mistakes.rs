@@ -56,6 +56,13 @@ fn values_are_checked_before_anything_is_asked() {
     for lun in ["-1", "16384", "one"] {
         plan("--lun", lun, "a whole number from 0 to 16383 is needed");
     }
+    for sessions in ["-1", "0", "9", "two"] {
+        ends(
+            &["sessions", sessions],
+            Exit::Usage,
+            "a whole number from 1 to 8 is needed",
+        );
+    }
     for rate in ["-5", "1.5", "4M"] {
         ends(
             &["fill", "on", "--max", rate],

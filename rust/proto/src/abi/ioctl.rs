@@ -48,6 +48,8 @@ pub const ROLLBACK: u32 = number(READ_WRITE, 7, size_of::<Plain>());
 pub const SOURCE_VIEW: u32 = number(READ_WRITE, 8, size_of::<SourceView>());
 /// Looks for the repository now instead of after the pause ([`Plain`]).
 pub const RECONNECT: u32 = number(READ_WRITE, 9, size_of::<Plain>());
+/// Sets how many sessions with the repository there are to be ([`Sessions`]).
+pub const SESSIONS: u32 = number(READ_WRITE, 10, size_of::<Sessions>());
 
 /// A number that no ioctl has: for tests of the answer to it.
 pub const UNKNOWN: u32 = number(NONE, 0xff, 0);
@@ -137,6 +139,18 @@ pub struct SourceView {
     pub open: u32,
 }
 
+/// Argument of [`SESSIONS`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Sessions {
+    /// Out: a [`Refusal`](super::refusal::Refusal), or 0.
+    pub refusal: u32,
+    /// 1 to 8.
+    pub count: u32,
+}
+
 impl Attach {
     /// The argument that names `path`; `None` if that is empty, too long or contains a NUL.
     pub fn new(path: &[u8]) -> Option<Self> {
@@ -174,6 +188,7 @@ mod tests {
         assert_eq!(FILL, 0xc018_b903);
         assert_eq!(COMMIT, 0xc018_b904);
         assert_eq!(SOURCE_VIEW, 0xc008_b908);
+        assert_eq!(SESSIONS, 0xc008_b90a);
     }
 
     #[test]

@@ -82,6 +82,9 @@ attributes! {
     Digests = "digests";
     /// Connections lost since the disk was attached.
     Reconnects = "reconnects";
+    /// How many sessions are ready, ` of `, how many there are to be; then a colon and the reason why one is missing beside
+    /// others, if there is one.
+    Sessions = "sessions";
     /// `on` or `off`, then the minimum and the maximum rate in KiB/s.
     Fill = "fill";
     /// What the fill cannot have, in a sentence; [`NONE`].

@@ -19,6 +19,7 @@ pub mod prepare;
 pub mod reconnect;
 pub mod resume;
 pub mod rollback;
+pub mod sessions;
 pub mod source_view;
 pub mod stage;
 pub mod status;
@@ -74,6 +75,12 @@ pub enum Command {
     Fill(fill::Args),
     /// Looks for the repository now instead of after a pause.
     Reconnect(reconnect::Args),
+    /// Sets how many parallel sessions with the repository there are to be.
+    ///
+    /// From the attach on there is one, or as many as the module's parameter
+    /// says. More can help where one connection does not fill the link. It can
+    /// be changed at any time.
+    Sessions(sessions::Args),
     /// Moves every block home and ends the migration: the source is destroyed.
     ///
     /// From its first batch on there is no way back; you are asked before.
@@ -117,6 +124,7 @@ impl Command {
             Command::Watch(_) => "watch",
             Command::Fill(_) => "fill",
             Command::Reconnect(_) => "reconnect",
+            Command::Sessions(_) => "sessions",
             Command::Commit(_) => "commit",
             Command::SourceView(_) => "source-view",
             Command::Pause(_) => "pause",
@@ -145,6 +153,7 @@ impl Command {
             Command::Watch(args) => watch::run(args),
             Command::Fill(args) => fill::run(args),
             Command::Reconnect(args) => reconnect::run(args),
+            Command::Sessions(args) => sessions::run(args),
             Command::Commit(args) => commit::run(args),
             Command::SourceView(args) => source_view::run(args),
             Command::Pause(args) => pause::run(args),

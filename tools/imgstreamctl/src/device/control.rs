@@ -6,7 +6,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use imgstream_proto::abi::ioctl::{self, Attach, Commit, Fill, Plain, SourceView, Version};
+use imgstream_proto::abi::ioctl::{
+    self, Attach, Commit, Fill, Plain, Sessions, SourceView, Version,
+};
 use imgstream_proto::abi::refusal::Refusal as Module;
 use imgstream_proto::abi::{CONTROL_PATH, VERSION};
 
@@ -131,6 +133,16 @@ impl Control {
     pub fn reconnect(&self) -> Result<()> {
         let mut argument = Plain::default();
         let done = sys::control::<{ ioctl::RECONNECT }, _>(&self.file, &mut argument);
+        self.answer(done, argument.refusal)
+    }
+
+    /// Sets how many sessions there are to be.
+    pub fn sessions(&self, count: u8) -> Result<()> {
+        let mut argument = Sessions {
+            count: count.into(),
+            ..Sessions::default()
+        };
+        let done = sys::control::<{ ioctl::SESSIONS }, _>(&self.file, &mut argument);
         self.answer(done, argument.refusal)
     }
 

@@ -38,6 +38,7 @@ pub struct Status {
     pub connection_since_s: u64,
     pub digests: String,
     pub reconnects: u64,
+    pub sessions: String,
     pub fill: String,
     pub fill_stuck: String,
     pub commit: String,
@@ -84,6 +85,7 @@ impl Status {
             connection_since_s: file.number(Attribute::ConnectionSince)?,
             digests: file.text(Attribute::Digests)?,
             reconnects: file.number(Attribute::Reconnects)?,
+            sessions: file.text(Attribute::Sessions)?,
             fill: file.text(Attribute::Fill)?,
             fill_stuck: file.text(Attribute::FillStuck)?,
             commit: file.text(Attribute::Commit)?,
@@ -207,6 +209,9 @@ impl Status {
                 bytes(self.fetched_bytes)
             ),
         );
+        if !matches!(self.sessions.as_str(), "0 of 0" | "0 of 1" | "1 of 1") {
+            line("sessions", self.sessions.clone());
+        }
         if let Some(what) = self.digests_in_words() {
             line("digests", what);
         }
@@ -268,6 +273,7 @@ mod tests {
                 Attribute::Connection => "disconnected: no answer",
                 Attribute::FillStuck => "none",
                 Attribute::Digests => "unknown",
+                Attribute::Sessions => "0 of 1",
                 _ => "7",
             };
             std::fs::write(directory.join(attribute.file()), format!("{value}\n")).unwrap();
@@ -304,6 +310,20 @@ mod tests {
         status.redirected_by = "192.0.2.9:3260".into();
         let expected = "192.0.2.1:3260 (where 192.0.2.9:3260 sent us) disconnected";
         assert!(status.human().contains(expected), "{}", status.human());
+    }
+
+    #[test]
+    fn parallel_sessions_are_counted_where_there_are_any() {
+        let mut status = Status::example();
+        for alone in ["0 of 1", "1 of 1", "0 of 0"] {
+            status.sessions = alone.into();
+            assert!(!status.human().contains("sessions"), "{alone}");
+        }
+        for several in ["3 of 3", "0 of 2", "1 of 2: login took too long"] {
+            status.sessions = several.into();
+            let expected = format!("sessions     {several}\n");
+            assert!(status.human().contains(&expected), "{}", status.human());
+        }
     }
 
     #[test]

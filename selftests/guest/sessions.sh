@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=sh disable=SC2154
+# Parallel sessions, as the network sees them. Needs nft, and /tests/network.sh.
+
+# sessions_are TEXT: "READY of WANTED". sessions_begin TEXT: that, and then a reason.
+sessions_are() {
+	[ "$(value sessions)" = "$1" ]
+}
+sessions_begin() {
+	case $(value sessions) in "$1: "*) true ;; *) false ;; esac
+}
+
+# connections: the ports on this side of the connections to any target that are established, in the order of their numbers.
+connections() {
+	awk '$3 ~ /:0CBC$/ && $4 == "01" { split($2, own, ":"); print own[2] }' /proc/net/tcp | sort | while read -r hex; do
+		echo $((0x$hex))
+	done
+}
+
+# watch_logins: from now on, login requests (0x43) are counted by the last byte of their ISID, which is the session's number.
+# logins NUMBER: how many packets of one. A login has two requests at least.
+watch_logins() {
+	nft -f - <<-'END'
+		table inet logins {
+			counter of0 { }
+			counter of1 { }
+			counter of2 { }
+			chain out {
+				type filter hook output priority 0
+				tcp dport 3260 @ih,0,8 0x43 @ih,104,8 0 counter name of0
+				tcp dport 3260 @ih,0,8 0x43 @ih,104,8 1 counter name of1
+				tcp dport 3260 @ih,0,8 0x43 @ih,104,8 2 counter name of2
+			}
+		}
+	END
+}
+logins() {
+	nft list counter inet logins "of$1" | sed -n 's/.*packets \([0-9]*\).*/\1/p'
+}
+each_has_logged_in() {
+	[ "$(logins 0)" -ge 2 ] && [ "$(logins 1)" -ge 2 ] && [ "$(logins 2)" -ge 2 ]
+}
+
+# reset_from PORT: somebody ends the connection from that port, whenever we send something, until `undo`.
+# drop_from PORT: its packets vanish, both ways.
+reset_from() {
+	nft -f - <<-END
+		table inet hurt {
+			chain out { type filter hook output priority 0; tcp sport $1 tcp dport 3260 reject with tcp reset; }
+		}
+	END
+}
+drop_from() {
+	nft -f - <<-END
+		table inet hurt {
+			chain out { type filter hook output priority 0; tcp sport $1 tcp dport 3260 drop; }
+			chain in { type filter hook input priority 0; tcp sport 3260 tcp dport $1 drop; }
+		}
+	END
+}
+undo() {
+	nft delete table inet hurt
+}
