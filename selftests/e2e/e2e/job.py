@@ -51,6 +51,7 @@ class Job:
         self.disk = vm.overlay(pair.source.disk, self.work / "disk.qcow2", more_mib)
         self.repository = Repository(pair.target.published, self.work, name)
         self.machine = None
+        self.options = []  # of every migrate
 
     def __enter__(self):
         return self
@@ -111,7 +112,7 @@ class Job:
         """The command as a person types it."""
         repository = self.repository
         return " ".join(["imgstreamctl", "migrate", "--portal", repository.portal, "--target", repository.iqn,
-                         "--yes", *options])
+                         "--yes", *self.options, *options])
 
     def begin_migrate(self, *options):
         """Types the one command; the machine reboots by itself."""

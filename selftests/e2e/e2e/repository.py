@@ -96,6 +96,7 @@ class Repository:
         self.port = free_port()
         self.relay = Relay(self.port)
         self.process = None
+        self.accounts = ()
         self.start()
 
     @property
@@ -118,6 +119,16 @@ class Repository:
         self._admin("--op", "update", "--mode", "logicalunit", "--tid", "1", "--lun", "1",
                     "--params", "readonly=1,scsi_id=imgstream-e2e,scsi_sn=imgstream-e2e")
         self._admin("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
+        for (user, secret), direction in zip(self.accounts, ([], ["--outgoing"])):
+            account = ["--mode", "account", "--user", user]
+            self._admin("--op", "new", *account, "--password", secret)
+            self._admin("--op", "bind", *account, "--tid", "1", *direction)
+
+    def authenticate(self, host, repository):
+        """From now on both sides have to prove who they are; each is a name and a secret."""
+        self.stop()
+        self.accounts = (host, repository)
+        self.start()
 
     def _await_admin(self, seconds=20):
         end = time.monotonic() + seconds

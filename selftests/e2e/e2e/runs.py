@@ -5,7 +5,7 @@ at boot, the module cannot be loaded, the power is cut."""
 import json
 import re
 
-from . import check, network, source, vm
+from . import chap, check, network, source, vm
 from .check import expect
 from .cut import Cut
 from .job import LEAVE_OUT_SOURCE, LEAVE_OUT_TARGET, LISTED, REMOVED, Job
@@ -139,12 +139,14 @@ def roll_back(pair, work, harder=False):
         job.machine.command("sync")
         size = source.blocks(job.machine)
         if harder:
+            chap.want(job)
             source.cancel(job)
         job.begin_migrate("--hash-source")
         job.await_target()
         job.root_is_imgstream()
         if harder:
             job.watch_and_fill()
+            chap.told_nobody(job)
         network.is_kept(job)
         job.work_while_streaming()
         if harder:
@@ -162,6 +164,8 @@ def roll_back(pair, work, harder=False):
         network.is_back(job)
         count = _source_again(job)
         job.power_off()
+        if harder:
+            _no_secret_is_left(job)
     return {"rollback_s": round(took, 1), "source_identical": True, "source_files_checked": count}
 
 
@@ -219,9 +223,18 @@ def _compare_shrunk_source(job, facts):
     began = job.time.now()
     raw = job.raw()
     found = check.hash_of_start(raw, facts["source_bytes"])
+    if job.options:
+        chap.on_disk(raw, there=True)  # in the stage, which this system overwrites and removes when it starts
     raw.unlink()
     expect(found == facts["source_hash"], "the shrunk source differs from what it was right after the shrink")
     return job.say("disk", f"[0, S), {mib(facts['source_bytes'])}, is as it was right after the shrink") - began
+
+
+def _no_secret_is_left(job):
+    raw = job.raw()
+    chap.on_disk(raw, there=False)
+    raw.unlink()
+    job.say("disk", "no secret is left anywhere")
 
 
 def _source_again(job):
