@@ -7,7 +7,6 @@
 # needs-disk: disk
 # needs-peer: lio image
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
-# needs-kernel: stock
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 

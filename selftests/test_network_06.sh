@@ -7,7 +7,6 @@
 # needs-module: veth sch_netem nf_tables nft_reject_inet
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget /usr/bin/ip /usr/sbin/tc
 # needs-program: /usr/sbin/nft
-# needs-kernel: stock
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 # shellcheck source=selftests/guest/network.sh

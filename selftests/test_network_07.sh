@@ -6,7 +6,6 @@
 # needs-disk: disk
 # needs-module: veth
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget /usr/bin/ip
-# needs-kernel: stock
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 # shellcheck source=selftests/guest/network.sh

@@ -6,7 +6,6 @@
 # needs-disk: disk
 # needs-module: veth
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget /usr/bin/ip
-# needs-kernel: stock
 # needs-long: it waits for two time limits of the protocol
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh

@@ -8,7 +8,6 @@
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl /usr/sbin/nft
 # needs-module: target_core_mod target_core_file iscsi_target_mod nf_tables
-# needs-kernel: stock
 # needs-own-boot: LIO stays in the kernel
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
