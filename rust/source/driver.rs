@@ -81,6 +81,8 @@ pub(super) struct Driver {
     standby: bool,
     /// How often other sessions had met another image when this one looked last.
     doubts: u32,
+    /// How often a session that is not wanted had ended when this one looked.
+    vacancies: u32,
     /// It has been said that this session is missing.
     told: bool,
     /// When the connection was lost, or the start.
@@ -132,6 +134,7 @@ impl Driver {
             closing: false,
             standby: number != 0,
             doubts: 0,
+            vacancies: 0,
             told: false,
             down_since_ms: now,
             complaint: Complaint::new(now),
@@ -171,8 +174,12 @@ impl Driver {
     /// When to run again at the latest.
     pub(super) fn due(&self, link: &Link) -> Option<u64> {
         let transport = match self.transport {
-            // Another one that gets ready wakes us.
-            Transport::Down { .. } if self.standby => None,
+            // Another one that gets ready wakes us; if one is, nobody does.
+            Transport::Down { .. }
+                if self.standby && !(link.is_wanted() && link.others_ready()) =>
+            {
+                None
+            }
             Transport::Down { retry_at_ms } => Some(retry_at_ms),
             Transport::Connecting { until_ms, .. } => Some(until_ms),
             Transport::Up(_) => None,
@@ -360,7 +367,7 @@ impl Driver {
             if slot.is_none() {
                 continue;
             }
-            let Some(strikes) = self.session.take_back(read) else {
+            let Some(strikes) = self.session.take_back(read, now_ms()) else {
                 continue;
             };
             if let Some(mut fetch) = slot.take() {

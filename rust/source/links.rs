@@ -99,6 +99,8 @@ pub(super) struct Links {
     none_since_ms: AtomicU64,
     /// Grows whenever a link has met another image.
     doubts: AtomicU32,
+    /// Grows whenever a session that is not wanted has ended.
+    vacancies: AtomicU32,
     posts: [Post; MAX_LINKS],
     counters: Counters,
 }
@@ -119,6 +121,7 @@ impl Links {
                 ready: AtomicU8::new(0),
                 none_since_ms: AtomicU64::new(0),
                 doubts: AtomicU32::new(0),
+                vacancies: AtomicU32::new(0),
                 posts: [const { Post::new() }; MAX_LINKS],
                 counters: Counters::default(),
             }),
@@ -218,12 +221,23 @@ impl Links {
         self.doubts.load(Ordering::SeqCst)
     }
 
-    /// This link has met another image: the others look whether theirs is right before they go on. Returns how often that
+    /// This link has met another image: the others look whether theirs is right. Returns how often that
     /// has happened.
     pub(super) fn doubt(&self, number: u8) -> u32 {
         let doubts = self.doubts.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         self.wake_others(number);
         doubts
+    }
+
+    /// How often a session that is not wanted has ended.
+    pub(super) fn vacancies(&self) -> u32 {
+        self.vacancies.load(Ordering::SeqCst)
+    }
+
+    /// The session of this link has ended, as it is not wanted: the target may have room now for one that is.
+    pub(super) fn vacate(&self, number: u8) {
+        self.vacancies.fetch_add(1, Ordering::SeqCst);
+        self.wake_others(number);
     }
 
     /// What this link has under way; `None`: it cannot take another fetch. If it could before, what waits is for others now.

@@ -263,3 +263,37 @@ proptest! {
         prop_assert_eq!(rig.reasons.len(), 0);
     }
 }
+
+#[test]
+fn a_suspicion_is_a_check_at_once_beside_the_reads() {
+    let mut rig = rig();
+    rig.run_for(2 * Timing::DEFAULT.recheck);
+    let before = rig.target.reads;
+    // Nobody has read since the last check, so there would be none.
+    rig.session.suspect();
+    rig.run_for(1_000);
+    assert_eq!(
+        (rig.target.reads - before, rig.reasons.len()),
+        (CHECK_READS, 0)
+    );
+    rig.run_for(2 * Timing::DEFAULT.recheck);
+    assert_eq!(rig.target.reads - before, CHECK_READS, "once");
+
+    rig.target.store = other(3 * 4096 + 77);
+    let began = rig.now;
+    rig.session.suspect();
+    rig.run(|rig| !rig.reasons.is_empty());
+    assert!(rig.now - began < 1_000, "{:?}", rig.reasons);
+    assert!(matches!(rig.reasons[..], [Reason::Exchanged { .. }]));
+}
+
+#[test]
+fn a_suspicion_during_a_check_is_another_check() {
+    let mut rig = rig();
+    let before = rig.target.reads;
+    rig.session.suspect();
+    rig.run(|rig| rig.target.reads > before);
+    rig.session.suspect();
+    rig.run_for(1_000);
+    assert_eq!(rig.target.reads - before, 2 * CHECK_READS);
+}

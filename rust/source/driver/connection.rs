@@ -77,11 +77,15 @@ impl Driver {
     pub(super) fn heed(&mut self, link: &Arc<Link>) {
         let doubts = link.links().doubts();
         if core::mem::replace(&mut self.doubts, doubts) != doubts {
-            // The next connection begins with the check of the image.
-            self.drop_connection(link, Line::of("another session has found another image"));
+            // It need not be at our portal, so this connection stays, and its image is checked beside the reads.
+            self.session.suspect();
         }
         if !link.is_wanted() && !self.standby && !self.closing {
             self.stand_down(link);
+        }
+        let vacancies = link.links().vacancies();
+        if core::mem::replace(&mut self.vacancies, vacancies) != vacancies && link.is_wanted() {
+            self.hasten();
         }
     }
 
@@ -201,6 +205,9 @@ impl Driver {
             self.complaint = Complaint::new(self.down_since_ms);
         }
         self.retry(link, reason, end);
+        if self.standby && !link.is_wanted() {
+            link.links().vacate(link.number());
+        }
     }
 
     /// Waits for the next attempt, or for nothing if there is none to be. Closes the socket.
@@ -225,13 +232,11 @@ impl Driver {
 
     /// Says once that this session is not there while others are.
     fn miss(&mut self, link: &Link, reason: Line) {
-        if self.told || self.standby || !link.others_ready() {
+        let due = link.is_wanted() && link.others_ready();
+        if self.told || self.standby || !due || MISSING.due().is_none() {
             return;
         }
         self.told = true;
-        if MISSING.due().is_none() {
-            return;
-        }
         let (number, wanted) = (link.number().saturating_add(1), link.links().wanted());
         let reason = reason.as_str();
         pr_warn!("session {number} of {wanted} with the repository is missing: {reason}; the others go on, and it is tried again\n");

@@ -7,6 +7,11 @@ use super::reason::ReadError;
 use super::transfer::Transfer;
 use super::{ReadId, Strikes};
 
+/// How long a read that has ended a connection stays with its session, unless that is ready before: between two of its strikes
+/// there are then a pause, a login and a check of the image, as with one session alone, so that a target that is out of order for
+/// a moment does not fail it. A session that is refused for good does not keep it.
+const STRUCK_MS: u64 = 60_000;
+
 /// Connections on which one read may run into protocol errors before it fails: a target that answers one block wrongly
 /// every time must not keep all others waiting for ever.
 const MAX_STRIKES: u8 = 5;
@@ -33,10 +38,18 @@ pub(super) struct Slot {
     /// How often it was issued again on this connection.
     pub(super) retries: u8,
     strikes: Strikes,
+    /// When it ended this session's last connection.
+    struck_at: Option<u64>,
     result: Result<(), ReadError>,
 }
 
 impl Slot {
+    /// Whether it is not to go to another session yet.
+    fn stays(&self, now: u64) -> bool {
+        self.struck_at
+            .is_some_and(|at| now.saturating_sub(at) < STRUCK_MS)
+    }
+
     const EMPTY: Self = Self {
         id: ReadId(0),
         lba_bytes: 0,
@@ -49,6 +62,7 @@ impl Slot {
         overtaken: None,
         retries: 0,
         strikes: Strikes::NONE,
+        struck_at: None,
         result: Ok(()),
     };
 }
@@ -118,12 +132,14 @@ impl Reads {
         Some(())
     }
 
-    /// Forgets a read that waits in the queue: no command of it is at the target. How often it has ended a connection.
-    pub(super) fn remove(&mut self, id: ReadId) -> Option<Strikes> {
+    /// Forgets a read that waits in the queue: no command of it is at the target. How often it has ended a connection. One that
+    /// has just ended this session's stays for a while, see [`STRUCK_MS`].
+    pub(super) fn remove(&mut self, id: ReadId, now: u64) -> Option<Strikes> {
         let mut found = None;
         for _ in 0..self.queue.len {
             let index = self.queue.pop_front()?;
-            match self.slots.get(index).filter(|slot| slot.id == id) {
+            let found_it = |slot: &&Slot| slot.id == id && !slot.stays(now);
+            match self.slots.get(index).filter(found_it) {
                 Some(slot) => {
                     self.free |= bit(index);
                     found = Some(slot.strikes);
@@ -193,10 +209,11 @@ impl Reads {
     }
 
     /// The connection ended because of the command of this read: after some times of it the read fails. Whether it did.
-    pub(super) fn strike(&mut self, index: usize) -> bool {
+    pub(super) fn strike(&mut self, index: usize, now: u64) -> bool {
         let Some(slot) = self.slots.get_mut(index) else {
             return false;
         };
+        slot.struck_at = Some(now);
         slot.strikes.0 = slot.strikes.0.saturating_add(1);
         let fails = slot.strikes.0 >= MAX_STRIKES && self.sent & bit(index) != 0;
         if fails {
@@ -223,6 +240,7 @@ impl Reads {
         if let Some(slot) = self.slots.get_mut(index) {
             (slot.tag, slot.transfer) = (tag, transfer);
             (slot.sent_at, slot.since, slot.overtaken) = (now, now, None);
+            slot.struck_at = None;
         }
     }
 
@@ -301,6 +319,8 @@ impl Queue {
 mod tests {
     use super::*;
 
+    const LATER: u64 = STRUCK_MS;
+
     #[test]
     fn reads_go_round_in_order() {
         let mut reads = Reads::new();
@@ -350,13 +370,13 @@ mod tests {
         for _ in 1..MAX_STRIKES {
             let index = reads.take().unwrap();
             reads.begin(index, 0, Transfer::exact(512), 0);
-            reads.strike(index);
+            reads.strike(index, 0);
             reads.start_over();
             assert_eq!(reads.pop_done(), None);
         }
         let index = reads.take().unwrap();
         reads.begin(index, 0, Transfer::exact(512), 0);
-        reads.strike(index);
+        reads.strike(index, 0);
         assert_eq!(
             reads.pop_done(),
             Some((ReadId(3), Err(ReadError::Protocol)))
@@ -376,10 +396,10 @@ mod tests {
         }
         reads.finish(1, Ok(()));
         for id in [0, 1, 64] {
-            assert_eq!(reads.remove(ReadId(id)), None, "{id}");
+            assert_eq!(reads.remove(ReadId(id), LATER), None, "{id}");
         }
-        assert_eq!(reads.remove(ReadId(3)), Some(Strikes::NONE));
-        assert_eq!(reads.remove(ReadId(3)), None);
+        assert_eq!(reads.remove(ReadId(3), LATER), Some(Strikes::NONE));
+        assert_eq!(reads.remove(ReadId(3), LATER), None);
         assert_eq!((reads.outstanding(), reads.sent()), (4, 1));
         // The others keep their order, and its name is free.
         reads.add(ReadId(3), 0, 512, Strikes::NONE).unwrap();
@@ -390,10 +410,10 @@ mod tests {
         assert_eq!(reads.take(), None);
         // Without a connection nothing is at the target.
         reads.put_back(2);
-        reads.strike(0);
+        reads.strike(0, 0);
         reads.start_over();
-        assert_eq!(reads.remove(ReadId(0)), Some(Strikes(1)));
-        assert_eq!(reads.remove(ReadId(2)), Some(Strikes::NONE));
+        assert_eq!(reads.remove(ReadId(0), LATER), Some(Strikes(1)));
+        assert_eq!(reads.remove(ReadId(2), LATER), Some(Strikes::NONE));
         assert_eq!(reads.pop_done(), Some((ReadId(1), Ok(()))));
     }
 
@@ -405,15 +425,15 @@ mod tests {
             reads.add(ReadId(3), 0, 512, strikes).unwrap();
             let index = reads.take().unwrap();
             reads.begin(index, 0, Transfer::exact(512), 0);
-            assert!(!reads.strike(index));
+            assert!(!reads.strike(index, 0));
             reads.start_over();
-            strikes = reads.remove(ReadId(3)).unwrap();
+            strikes = reads.remove(ReadId(3), LATER).unwrap();
         }
         let mut reads = Reads::new();
         reads.add(ReadId(3), 0, 512, strikes).unwrap();
         let index = reads.take().unwrap();
         reads.begin(index, 0, Transfer::exact(512), 0);
-        assert!(reads.strike(index));
+        assert!(reads.strike(index, 0));
         assert_eq!(
             reads.pop_done(),
             Some((ReadId(3), Err(ReadError::Protocol)))

@@ -22,6 +22,8 @@ pub(super) struct Recheck {
     began: Option<u64>,
     /// When a read was answered that was sent long after the command of the check.
     overtaken: Option<u64>,
+    /// There is a reason to begin one now.
+    suspected: bool,
 }
 
 impl Recheck {
@@ -31,6 +33,7 @@ impl Recheck {
             used: false,
             began: None,
             overtaken: None,
+            suspected: false,
         }
     }
 
@@ -50,12 +53,23 @@ impl Recheck {
 }
 
 impl<B: DerefMut<Target = [u8]>> Session<B> {
-    /// When the next check is to begin: a while after the last one, if anything was read since.
+    /// Another session has met another image: this one looks again, now, or when it is ready or has ended the check that runs.
+    /// Its reads go on meanwhile, as beside any check.
+    pub fn suspect(&mut self) {
+        self.recheck.suspected = true;
+    }
+
+    /// When the next check is to begin: a while after the last one, if anything was read since; at once, if there is a reason.
     pub(super) fn recheck_at(&self) -> Option<u64> {
         let recheck = &self.recheck;
         let wanted = self.stage == Stage::Ready && self.config.identity.is_some();
-        (wanted && recheck.used && !recheck.running())
-            .then_some(recheck.right_at.saturating_add(self.config.timing.recheck))
+        let due = match recheck.suspected {
+            true => Some(0),
+            false => recheck
+                .used
+                .then_some(recheck.right_at.saturating_add(self.config.timing.recheck)),
+        };
+        due.filter(|_| wanted && !recheck.running())
     }
 
     /// Begins a check.
