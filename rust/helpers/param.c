@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Parameters of the module that module! of the kernel crate cannot have: strings, and what can be seen in sysfs. */
+/* Parameters that module! of the kernel crate cannot have: strings, and what sysfs shows. */
 
 #include <linux/moduleparam.h>
 

@@ -3,7 +3,7 @@
 //! Parallel sessions to one image: how many there can be, and which of them a read goes to.
 //!
 //! Each of them is a [`Session`](crate::session::Session) of its own, over a connection of its own, under a name of its own
-//! ([`isid::session`](crate::session::isid::session)). A read is asked for on one of them at a time.
+//! ([`isid::session`]). A read is asked for on one of them at a time.
 
 use crate::session::isid;
 
