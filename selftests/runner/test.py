@@ -160,7 +160,7 @@ def read_test(path: Path) -> Test:
     return test
 
 
-def group(tests: list[Test], disks_per_boot: int = 10) -> list[list[Test]]:
+def group(tests: list[Test], disks_per_boot: int = 6) -> list[list[Test]]:
     """Which tests share a boot: those that do not mind, while there is room for their disks. What usually takes longest is
     first, so that nothing long is left when all else has ended: many tests, then those with a second machine."""
     alone: list[list[Test]] = []
