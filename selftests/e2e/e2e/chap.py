@@ -4,6 +4,7 @@
 import mmap
 
 from .check import expect
+from .repository import Shelf
 from .shell import Failed
 
 HOST = ("host-17", "a-secret-of-the-host-that-moves")
@@ -16,8 +17,11 @@ FILE = "/run/chap"
 def want(job):
     """From now on nobody gets in without, and migrate knows how."""
     job.repository.authenticate(HOST, REPOSITORY)
-    lines = f"user={HOST[0]}\nsecret={HOST[1]}\ntarget-user={REPOSITORY[0]}\ntarget-secret={REPOSITORY[1]}\n"
-    job.machine.command(f"umask 077; printf '%s' '{lines}' > {FILE}")
+    # Not typed: the shell would keep it in its history, which is a file.
+    words = job.work / "chap"
+    words.write_text(f"user={HOST[0]}\nsecret={HOST[1]}\ntarget-user={REPOSITORY[0]}\ntarget-secret={REPOSITORY[1]}\n")
+    with Shelf(words) as shelf:
+        shelf.carry_to(job.machine, FILE, "0600")
     job.options += ["--chap-file", FILE]
     job.say("repository", "wants CHAP, and proves who it is")
 
