@@ -94,9 +94,12 @@ impl Source {
     }
 
     /// There are to be so many sessions, [`parallel::MAX_SESSIONS`] at most. Those that are new begin when one is ready; those
-    /// that are too many end what they have under way, and log out. Changes nothing if there is no memory. One at a time;
-    /// sleeps, but not for the network.
+    /// that are too many end what they have under way, and log out. Changes nothing if there is no memory, or once the source is
+    /// stopped. One at a time; sleeps, but not for the network.
     pub(crate) fn want_sessions(&self, sessions: u8) -> Result {
+        if !self.links.is_open() {
+            return Ok(());
+        }
         for number in 0..sessions.min(parallel::MAX_SESSIONS) {
             if !self.links.has(number) {
                 self.add(number)?;
@@ -160,8 +163,11 @@ impl Source {
         shown.unwrap_or(Snapshot::EMPTY)
     }
 
-    /// How many sessions there are, and are to be.
+    /// How many sessions there are, and are to be: none once the source is stopped.
     pub(crate) fn sessions(&self) -> Sessions {
+        if !self.links.is_open() {
+            return Sessions::NONE;
+        }
         let roster = self.links.roster();
         let missing = |link: &&Arc<Link>| link.is_wanted() && !link.status().ready();
         let missing = roster.iter().flatten().find(missing);

@@ -364,10 +364,12 @@ impl Driver {
         // Each is put in front of those before it, so that the first one is the first again.
         for (id, slot) in self.active.iter_mut().enumerate().rev() {
             let read = ReadId(u16::try_from(id).unwrap_or(u16::MAX));
-            if slot.is_none() {
+            // A session that there is not to be has no next connection.
+            let keeps = || link.is_wanted() && self.session.keeps(read, now_ms());
+            if slot.is_none() || keeps() {
                 continue;
             }
-            let Some(strikes) = self.session.take_back(read, now_ms()) else {
+            let Some(strikes) = self.session.take_back(read) else {
                 continue;
             };
             if let Some(mut fetch) = slot.take() {

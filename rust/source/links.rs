@@ -153,6 +153,11 @@ impl Links {
         }
     }
 
+    /// Whether anything is still to be fetched.
+    pub(super) fn is_open(&self) -> bool {
+        self.shared.lock().open
+    }
+
     /// Whether there is a link of that number.
     pub(super) fn has(&self, number: u8) -> bool {
         let shared = self.shared.lock();

@@ -12,11 +12,7 @@ use crate::kapi::{
 };
 use core::{
     fmt::Write,
-    sync::atomic::{
-        AtomicBool,
-        AtomicU64,
-        Ordering, //
-    }, //
+    sync::atomic::AtomicU64, //
 };
 use imgstream_proto::{
     abi::status::Connection,
@@ -156,12 +152,20 @@ pub(crate) struct Sessions {
     pub(crate) reason: Line,
 }
 
+impl Sessions {
+    /// Nobody needs the repository any more.
+    pub(super) const NONE: Self = Self {
+        wanted: 0,
+        ready: 0,
+        reason: Line::EMPTY,
+    };
+}
+
 /// Everything there is to say of one session.
 #[pin_data]
 pub(super) struct Status {
     #[pin]
     now: IrqSpinLock<Snapshot>,
-    ready: AtomicBool,
 }
 
 impl Status {
@@ -172,13 +176,12 @@ impl Status {
         };
         pin_init!(Self {
             now <- new_irq_spinlock!(start, c"imgstream:source_status"),
-            ready: AtomicBool::new(false),
         })
     }
 
     /// Whether reads are answered.
     pub(super) fn ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.now.lock().is_ready()
     }
 
     /// The connection now.
@@ -203,8 +206,6 @@ impl Status {
             reason,
             digests: now.digests,
         };
-        self.ready
-            .store(connection == Connection::Ready, Ordering::Release);
     }
 
     /// The connection protects this. Returns whether the one before was another in that.

@@ -333,11 +333,15 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
 
     /// Takes a read back, for [`submit_again`](Self::submit_again) to another session: nothing of it is at the target, and
     /// its end will not be told. `None` if that cannot be promised, as while a command of it is at the target, or there is no
-    /// such read. Without a connection it can, of every read whose end was not told yet, but not for a minute of one that has ended
-    /// that connection: that stays and is tried again here.
-    pub fn take_back(&mut self, id: ReadId, now_ms: u64) -> Option<Strikes> {
-        self.set_now(now_ms);
-        self.reads.remove(id, self.now)
+    /// such read. Without a connection it can, of every read whose end was not told yet.
+    pub fn take_back(&mut self, id: ReadId) -> Option<Strikes> {
+        self.reads.remove(id)
+    }
+
+    /// Whether a read has ended the last connection, less than a minute ago: it is to be tried again here, not by another
+    /// session at once.
+    pub fn keeps(&self, id: ReadId, now_ms: u64) -> bool {
+        self.reads.has_struck(id, now_ms)
     }
 
     /// The next event. Call until there is none after everything that moves the session on.

@@ -26,7 +26,7 @@ fn cut(after_bytes: usize) -> Rig {
 
 /// Moves a read from one session to another.
 fn hand_over(from: &mut Rig, to: &mut Rig, id: u16) -> bool {
-    let Some(strikes) = from.session.take_back(ReadId(id), from.now) else {
+    let Some(strikes) = from.session.take_back(ReadId(id)) else {
         return false;
     };
     let (offset, buffer) = from.buffers.remove(&id).unwrap();
@@ -69,22 +69,10 @@ fn what_is_at_the_target_is_not_taken_back() {
     let mut rig = Rig::new(config(), target(256 * KIB).plan(plan));
     rig.read(0, 0, 32_768);
     rig.run_for(5_000);
-    assert_eq!(
-        rig.session.take_back(ReadId(1), rig.now),
-        None,
-        "there is none"
-    );
-    assert_eq!(
-        rig.session.take_back(ReadId(0), rig.now),
-        None,
-        "it is there"
-    );
+    assert_eq!(rig.session.take_back(ReadId(1)), None, "there is none");
+    assert_eq!(rig.session.take_back(ReadId(0)), None, "it is there");
     rig.run_reads();
-    assert_eq!(
-        rig.session.take_back(ReadId(0), rig.now),
-        None,
-        "it is done"
-    );
+    assert_eq!(rig.session.take_back(ReadId(0)), None, "it is done");
     rig.check(&image(256 * KIB));
 }
 
@@ -103,10 +91,14 @@ fn a_read_that_breaks_connections_fails_also_where_each_is_another_sessions() {
             assert_eq!((*result, number), (Err(ReadError::Protocol), 4));
             return;
         }
-        // It stays for a minute: a target that is out of order for a moment is not asked by all sessions in that moment.
-        let soon = rig.now + 59_000;
-        assert_eq!(rig.session.take_back(ReadId(0), soon), None);
-        strikes = rig.session.take_back(ReadId(0), soon + 1_000).unwrap();
+        // It is to stay for a minute: a target that is out of order for a moment is not asked by all sessions in that moment.
+        let keeps = |ms| rig.session.keeps(ReadId(0), rig.now + ms);
+        assert_eq!(
+            [keeps(0), keeps(59_000), keeps(60_000)],
+            [true, true, false]
+        );
+        strikes = rig.session.take_back(ReadId(0)).unwrap();
+        assert!(!rig.session.keeps(ReadId(0), rig.now), "there is none");
     }
     panic!("it never fails");
 }
@@ -121,4 +113,24 @@ fn sessions_have_names_and_chances_of_their_own() {
         let seeds = all.iter().filter(|other| other.seed == one.seed);
         assert_eq!(seeds.count(), 1);
     }
+}
+
+#[test]
+fn a_read_that_has_ended_no_connection_is_not_kept() {
+    // One read has ended the connection, the others were lost with it.
+    let plan = Plan::once(2, Fault::Read(ReadFault::Short(512)));
+    let mut rig = Rig::new(config(), target(256 * KIB).plan(plan));
+    for id in 0..READS {
+        rig.read(id, u64::from(id) * 32_768, 32_768);
+    }
+    rig.run(|rig| rig.reasons.len() == 1);
+    let now = rig.now;
+    let kept = (0..READS).filter(|id| rig.session.keeps(ReadId(*id), now));
+    assert_eq!(kept.collect::<Vec<_>>(), [2]);
+    // Sent again, it is a read like any other.
+    rig.run(|rig| rig.session.stage() == Stage::Ready);
+    rig.run_for(100);
+    assert!(!rig.session.keeps(ReadId(2), now));
+    rig.run_reads();
+    rig.check(&image(256 * KIB));
 }

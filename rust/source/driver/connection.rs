@@ -74,7 +74,7 @@ impl Driver {
     }
 
     /// Does what has changed since for this session: it is not wanted any more, or another one has met another image.
-    pub(super) fn heed(&mut self, link: &Arc<Link>) {
+    pub(in crate::source) fn heed(&mut self, link: &Arc<Link>) {
         let doubts = link.links().doubts();
         if core::mem::replace(&mut self.doubts, doubts) != doubts {
             // It need not be at our portal, so this connection stays, and its image is checked beside the reads.

@@ -195,6 +195,7 @@ mod suite {
         source.stop();
         source.want_sessions(3)?;
         assert!(link(&source, 2).is_err());
+        assert_eq!((source.sessions().wanted, source.sessions().ready), (0, 0));
         Ok(())
     }
 
@@ -288,6 +289,37 @@ mod suite {
         source.want_sessions(2)?;
         assert!(until(|| further.driver.lock().due(&further).is_some()));
         source.links.set_ready(OTHER, false);
+        Ok(())
+    }
+
+    #[test]
+    fn a_session_that_is_wanted_again_beside_others_needs_nobody_to_wake_it() -> Result {
+        let source = source()?;
+        source.links.want(2);
+        // It has stood down, and nobody knows it.
+        let links = source.links.clone();
+        let further = Link::new(1, &repository()?, links, source.queue.clone())?;
+        assert_eq!(further.driver.lock().due(&further), None);
+        source.links.set_ready(OTHER, true);
+        assert!(further.driver.lock().due(&further).is_some());
+        source.links.want(1);
+        assert_eq!(further.driver.lock().due(&further), None);
+        source.links.set_ready(OTHER, false);
+        Ok(())
+    }
+
+    #[test]
+    fn who_is_to_stay_tries_again_when_another_session_has_ended() -> Result {
+        let source = source()?;
+        let link = link(&source, 0)?;
+        link.kick();
+        assert!(until(|| {
+            let mut driver = link.driver.lock();
+            let pausing = driver.due(&link) > Some(now_ms());
+            source.links.vacate(OTHER);
+            driver.heed(&link);
+            pausing && driver.due(&link) <= Some(now_ms())
+        }));
         Ok(())
     }
 

@@ -7,9 +7,9 @@ use super::reason::ReadError;
 use super::transfer::Transfer;
 use super::{ReadId, Strikes};
 
-/// How long a read that has ended a connection stays with its session, unless that is ready before: between two of its strikes
-/// there are then a pause, a login and a check of the image, as with one session alone, so that a target that is out of order for
-/// a moment does not fail it. A session that is refused for good does not keep it.
+/// How long a read that has ended a connection is for no other session, unless it was sent again before: between two of its
+/// strikes there are then a pause, a login and a check of the image, as with one session alone, so that a target that is out of
+/// order for a moment does not fail it. A session that is refused for good does not keep it.
 const STRUCK_MS: u64 = 60_000;
 
 /// Connections on which one read may run into protocol errors before it fails: a target that answers one block wrongly
@@ -44,12 +44,6 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Whether it is not to go to another session yet.
-    fn stays(&self, now: u64) -> bool {
-        self.struck_at
-            .is_some_and(|at| now.saturating_sub(at) < STRUCK_MS)
-    }
-
     const EMPTY: Self = Self {
         id: ReadId(0),
         lba_bytes: 0,
@@ -132,14 +126,12 @@ impl Reads {
         Some(())
     }
 
-    /// Forgets a read that waits in the queue: no command of it is at the target. How often it has ended a connection. One that
-    /// has just ended this session's stays for a while, see [`STRUCK_MS`].
-    pub(super) fn remove(&mut self, id: ReadId, now: u64) -> Option<Strikes> {
+    /// Forgets a read that waits in the queue: no command of it is at the target. How often it has ended a connection.
+    pub(super) fn remove(&mut self, id: ReadId) -> Option<Strikes> {
         let mut found = None;
         for _ in 0..self.queue.len {
             let index = self.queue.pop_front()?;
-            let found_it = |slot: &&Slot| slot.id == id && !slot.stays(now);
-            match self.slots.get(index).filter(found_it) {
+            match self.slots.get(index).filter(|slot| slot.id == id) {
                 Some(slot) => {
                     self.free |= bit(index);
                     found = Some(slot.strikes);
@@ -148,6 +140,14 @@ impl Reads {
             }
         }
         found
+    }
+
+    /// Whether a read has just ended the connection, and was not sent since; see [`STRUCK_MS`].
+    pub(super) fn has_struck(&self, id: ReadId, now: u64) -> bool {
+        let mut slots = self.slots.iter().enumerate();
+        let slot = slots.find(|(index, slot)| self.free & bit(*index) == 0 && slot.id == id);
+        let struck_at = slot.and_then(|(_, slot)| slot.struck_at);
+        struck_at.is_some_and(|at| now.saturating_sub(at) < STRUCK_MS)
     }
 
     /// Reads that were submitted and not yet handed back.
@@ -319,8 +319,6 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const LATER: u64 = STRUCK_MS;
-
     #[test]
     fn reads_go_round_in_order() {
         let mut reads = Reads::new();
@@ -396,10 +394,10 @@ mod tests {
         }
         reads.finish(1, Ok(()));
         for id in [0, 1, 64] {
-            assert_eq!(reads.remove(ReadId(id), LATER), None, "{id}");
+            assert_eq!(reads.remove(ReadId(id)), None, "{id}");
         }
-        assert_eq!(reads.remove(ReadId(3), LATER), Some(Strikes::NONE));
-        assert_eq!(reads.remove(ReadId(3), LATER), None);
+        assert_eq!(reads.remove(ReadId(3)), Some(Strikes::NONE));
+        assert_eq!(reads.remove(ReadId(3)), None);
         assert_eq!((reads.outstanding(), reads.sent()), (4, 1));
         // The others keep their order, and its name is free.
         reads.add(ReadId(3), 0, 512, Strikes::NONE).unwrap();
@@ -412,8 +410,8 @@ mod tests {
         reads.put_back(2);
         reads.strike(0, 0);
         reads.start_over();
-        assert_eq!(reads.remove(ReadId(0), LATER), Some(Strikes(1)));
-        assert_eq!(reads.remove(ReadId(2), LATER), Some(Strikes::NONE));
+        assert_eq!(reads.remove(ReadId(0)), Some(Strikes(1)));
+        assert_eq!(reads.remove(ReadId(2)), Some(Strikes::NONE));
         assert_eq!(reads.pop_done(), Some((ReadId(1), Ok(()))));
     }
 
@@ -427,7 +425,7 @@ mod tests {
             reads.begin(index, 0, Transfer::exact(512), 0);
             assert!(!reads.strike(index, 0));
             reads.start_over();
-            strikes = reads.remove(ReadId(3), LATER).unwrap();
+            strikes = reads.remove(ReadId(3)).unwrap();
         }
         let mut reads = Reads::new();
         reads.add(ReadId(3), 0, 512, strikes).unwrap();
