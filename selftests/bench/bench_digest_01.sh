@@ -19,8 +19,7 @@ rate() {
 	imgstreamctl fill off
 	eventually ready
 	[ "$(value digests)" = "$2" ] || return
-	fio --name=x --filename=/dev/imgstream0 --readonly --direct=1 --ioengine=libaio --iodepth=8 --rw=read --bs=1m --offset=1m \
-		--size=30m --output-format=terse --terse-version=3 | awk -F\; '{ print $7 }'
+	read_rate 30
 	unload
 }
 

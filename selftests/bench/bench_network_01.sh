@@ -13,20 +13,17 @@
 . /tests/common.sh
 # shellcheck source=selftests/guest/network.sh
 . /tests/network.sh
+# shellcheck source=selftests/guest/sessions.sh
+. /tests/sessions.sh
 
 passes=${LONG:+5} passes=${passes:-3}
-
-sessions_are() {
-	[ "$(value sessions)" = "$1 of $1" ]
-}
 
 # rate SESSIONS MIB: of so many MiB, in KiB/s.
 rate() {
 	lay_out_far "$(disk disk)" >/dev/null && load disk="$(disk disk)" sessions="$1" || return
 	imgstreamctl fill off
-	eventually sessions_are "$1"
-	fio --name=x --filename=/dev/imgstream0 --readonly --direct=1 --ioengine=libaio --iodepth=8 --rw=read --bs=1m --offset=1m \
-		--size="$2m" --output-format=terse --terse-version=3 | awk -F\; '{ print $7 }'
+	eventually sessions_are "$1 of $1"
+	read_rate "$2"
 	unload
 }
 

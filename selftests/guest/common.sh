@@ -435,6 +435,13 @@ has_worked() {
 	[ $(($(writes_done) - work_done)) -ge 200 ]
 }
 
+# read_rate MIB: at which that much of the device is read from front to back, from the second MiB on, with eight reads of a MiB
+# under way, in KiB/s. Needs fio.
+read_rate() {
+	fio --name=rate --filename=/dev/imgstream0 --readonly --direct=1 --ioengine=libaio --iodepth=8 --rw=read --bs=1m \
+		--offset=1m --size="$1m" --output-format=terse --terse-version=3 | awk -F\; '{ print $7 }'
+}
+
 # make_contents DISK: that disk of 32 MiB and /tmp/image have a GPT with an ext4 and a swap area, all with names.
 make_contents() {
 	make_image && dd if=/tmp/image of="$1" bs=4096 count=8192 2>/dev/null &&
