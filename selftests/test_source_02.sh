@@ -11,9 +11,6 @@
 fetches=4
 asked=1000
 
-away() {
-	! ready
-}
 fill_waits() {
 	[ "$(value fetches_inflight)" -ge "$fetches" ]
 }
@@ -23,11 +20,10 @@ make_image
 plan 5
 serve /tmp/image
 check "a disk is laid out" lay_out_own "$(disk disk)"
+stop_serving
+# Without a repository: else the fill may fetch what is to be read before it is off.
 check "the module attaches the disk" load disk="$(disk disk)"
 imgstreamctl fill off
-eventually ready
-stop_serving
-eventually away
 
 # Reads are counted from 0 on each connection; the first one is that of the identity check.
 serve /tmp/image --fault 0:1:stall --fault 0:2:stall
@@ -36,7 +32,7 @@ imgstreamctl fill on
 eventually fill_waits
 dd if=/dev/imgstream0 of=/tmp/read bs=4096 skip=$asked count=1 iflag=direct 2>/dev/null
 check "what is read is right" cmp -n 4096 /tmp/read /tmp/image 0 $((asked * 4096))
-equal "it was sent before what the fill still had queued" 1 "$(value reconnects)"
+equal "it was sent before what the fill still had queued" 0 "$(value reconnects)"
 check "the module goes" unload
 stop_serving
 finish
