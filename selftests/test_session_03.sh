@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # Parallel sessions, and what goes wrong with one of them: one whose portal shows another image leaves those alone that have the
-# right one; and one that is not to be any more does not keep the read that has just ended its connection.
+# right one; one that is not to be any more does not keep the read that has just ended its connection; and what one has lost that
+# cannot come back is read over the other.
 # needs-file: disk 192M
 # needs-disk: disk
 # needs-module: veth sch_netem
@@ -17,8 +18,29 @@ stale=192.0.2.3:3260
 
 # each_session_but_the_first FAULT: the options for it; the first connection is that of laying the disk out.
 each_session_but_the_first() {
-	for number in 2 3 4 5 6 7 8 9; do
-		echo "--fault=$number:$1"
+	connections_from 2 "$1"
+}
+# connections_from NUMBER FAULT
+connections_from() {
+	for number in $(seq "$1" 9); do
+		echo "--fault=$number:$2"
+	done
+}
+# one_read_each: slowly, so that each of two sessions has one read. both_are_read: they have ended, and well.
+one_read_each() {
+	worsen delay 400ms
+	(into=/tmp/read2000 be_reader 2000) &
+	first=$!
+	eventually waiting
+	(into=/tmp/read3000 be_reader 3000) &
+	second=$!
+}
+both_are_read() {
+	wait $first
+	wait $second
+	mend
+	for block in 2000 3000; do
+		check "both are read ($block)" cmp -n 4096 /tmp/read$block /tmp/image 0 $((block * 4096))
 	done
 }
 lost_one() {
@@ -28,7 +50,7 @@ lost_one() {
 make_image
 make_other_image
 
-plan 14
+plan 20
 check "there is a network" network
 ip -n far addr add 192.0.2.3/24 dev far0
 serve_at $stale /tmp/other
@@ -54,22 +76,24 @@ check "a disk is laid out" lay_out_far "$(disk disk)"
 check "the module attaches it, with two sessions" load disk="$(disk disk)" sessions=2
 imgstreamctl fill off
 eventually sessions_are "2 of 2"
-# Slowly, so that each of them has one read.
-worsen delay 400ms
-(into=/tmp/read2000 be_reader 2000) &
-first=$!
-eventually waiting
-(into=/tmp/read3000 be_reader 3000) &
-second=$!
+one_read_each
 eventually lost_one
 check "there is to be one, while a read has ended the other's connection" imgstreamctl sessions 1
-wait $first
-wait $second
-mend
-for block in 2000 3000; do
-	check "both are read ($block)" cmp -n 4096 /tmp/read$block /tmp/image 0 $((block * 4096))
-done
+both_are_read
 equal "the connection that they were read over is the first" "1 of 1, 1" "$(value sessions), $(value reconnects)"
+check "the module goes" unload
+stop_serving
+
+# The other session's connection ends with its read, and so does every later login of it.
+# shellcheck disable=SC2046
+serve_far /tmp/image --fault=2:1:reset=100 $(connections_from 3 0:login-status=2,6)
+check "a disk is laid out" lay_out_far "$(disk disk)"
+check "the module attaches it, with two sessions" load disk="$(disk disk)" sessions=2
+imgstreamctl fill off
+eventually sessions_are "2 of 2"
+one_read_each
+both_are_read
+equal "the second one over the connection that is left" "1 of 2 1" "$(value sessions | cut -d: -f1) $(value reconnects)"
 check "the module goes" unload
 stop_serving
 check "the network goes" network_away
