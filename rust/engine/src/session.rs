@@ -76,7 +76,7 @@ use send::Outbox;
 /// Scratch memory that a session needs: login text or the answer to an identity command, other data segments, and
 /// what is to be sent.
 pub const SCRATCH_BYTES: usize = INPUT_BYTES + AUX_BYTES + OUT_BYTES;
-/// Login text (RFC 7143 section 6.2: at least 8192 bytes must be taken), or what an identity command brings.
+/// Login text (RFC 7143 section 6.1: at least 8192 bytes must be taken), or what an identity command brings.
 const INPUT_BYTES: usize = 12 << 10;
 /// Sense data, what a Reject quotes, and everything that is thrown away; during a login what CHAP hashes.
 const AUX_BYTES: usize = 4 << 10;
@@ -221,7 +221,7 @@ pub struct Session<B> {
     last_reason: Option<Reason>,
     facts: Option<Facts>,
     numbers: Numbers,
-    /// Upper part of the next tag: no tag is used twice until 2^24 others were (4.2.2, 11.2.1.8).
+    /// Upper part of the next tag: no tag is used twice until 2^24 others were (4.2.5.3, 11.2.1.8).
     generation: u32,
     login: Login,
     /// Under which name the next login asks.

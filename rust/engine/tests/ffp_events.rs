@@ -158,7 +158,7 @@ fn every_event_there_can_be_is_survived() {
 #[test]
 fn every_answer_to_a_logout_ends_it() {
     let answer = Phase::Opcode(opcode::LOGOUT_RESPONSE);
-    // Response 0 to 3 and one that does not exist; Time2Wait as great as can be.
+    // 0 to 3, and one that does not exist.
     for response in [0, 1, 2, 3, 99] {
         let mut rig = Rig::new(config(), target(64 * KIB));
         let put = Damage::Put(2, vec![response]);
@@ -172,16 +172,25 @@ fn every_answer_to_a_logout_ends_it() {
         assert_eq!(rig.reasons, [Reason::LoggedOut], "response {response}");
         rig.check(&image(64 * KIB));
     }
-    let mut rig = Rig::new(config(), target(64 * KIB));
-    let wait = Damage::Put(40, vec![0xff, 0xff]);
-    rig.target
-        .plans
-        .push(Plan::once(0, Fault::Wire(answer, wait)));
-    rig.run(|rig| !rig.ready.is_empty());
-    let now = rig.now;
-    rig.session.logout(now);
-    rig.run(|rig| !rig.reasons.is_empty());
-    assert_eq!(rig.session.backoff_ms(), 60_000);
+}
+
+#[test]
+fn a_logout_that_failed_says_how_long_to_wait() {
+    let waits = [0, 1, 2, 3].map(|response| {
+        let (answer, put) = (
+            Phase::Opcode(opcode::LOGOUT_RESPONSE),
+            Damage::Put(2, vec![response]),
+        );
+        let plan = Plan::once(0, Fault::Wire(answer, put));
+        let mut rig = Rig::new(config(), target(64 * KIB).plan(plan));
+        rig.target.settings.logout_wait_s = u16::MAX;
+        rig.run(|rig| !rig.ready.is_empty());
+        let now = rig.now;
+        rig.session.logout(now);
+        rig.run(|rig| !rig.reasons.is_empty());
+        rig.session.backoff_ms() == 60_000
+    });
+    assert_eq!(waits, [false, false, true, true]);
 }
 
 #[test]

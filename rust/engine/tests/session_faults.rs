@@ -85,7 +85,6 @@ fn violations() -> Vec<(ReadFault, Reason)> {
         (ReadFault::Wrap, Violation::DataRange),
         (ReadFault::WrongTag, Violation::UnknownTag(0x00ff_ff00)),
         (ReadFault::DataSn, Violation::DataSn),
-        (ReadFault::Acknowledge, Violation::DataFlags),
         (ReadFault::StatusWithoutFinal, Violation::DataFlags),
         (ReadFault::Residual, Violation::Residual),
         (ReadFault::Response, Violation::Response(1)),

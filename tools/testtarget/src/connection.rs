@@ -379,6 +379,7 @@ impl Connection {
             stat_sn: stat_sn.into(),
             exp_cmd_sn: exp.into(),
             max_cmd_sn: max.into(),
+            time2wait: target.settings.logout_wait_s.into(),
             ..LogoutResponse::default()
         };
         self.send(answer.encode(), &[]);

@@ -64,6 +64,8 @@ pub struct Settings {
     pub max_burst_bytes: u32,
     /// Its DefaultTime2Wait in seconds.
     pub time2wait_s: u32,
+    /// Time2Wait of its answer to a logout.
+    pub logout_wait_s: u16,
     /// Commands that it takes at a time.
     pub window: u32,
     /// Its first StatSN.
@@ -104,6 +106,7 @@ impl Default for Settings {
             segment_bytes: 262_144,
             max_burst_bytes: 262_144,
             time2wait_s: 0,
+            logout_wait_s: 0,
             window: 64,
             first_stat_sn: 1,
             separate_status: false,

@@ -88,7 +88,7 @@ impl<'a> Keys<'a> {
             let Some(place) = known.and_then(|index| keys.get_mut(index)) else {
                 continue;
             };
-            // 6.2: a key comes once.
+            // 6.3: a key comes once.
             if place.replace(value).is_some() {
                 return Err(Reason::Protocol(Violation::Text));
             }

@@ -17,7 +17,7 @@ pub const MAX_CANARIES: usize = 4;
 /// Bytes of trailer and canary: one block of the image.
 pub const BLOCK_BYTES: u32 = 4096;
 
-/// An iSCSI name: 1 to 223 bytes (RFC 7143 section 4.2.7) of printable ASCII without spaces.
+/// An iSCSI name: 1 to 223 bytes (RFC 7143 section 4.2.7.1) of printable ASCII without spaces.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Name {
     len: u8,

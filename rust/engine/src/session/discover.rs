@@ -100,8 +100,8 @@ impl<'a> Iterator for Targets<'a> {
     }
 }
 
-/// Appendix C: names of targets, each followed by its addresses, and nothing else. An alias is let through (13.7) and of no
-/// use here.
+/// Appendix C: names of targets, each followed by its addresses, and nothing else. An alias (13.6) does not belong there,
+/// is let through and of no use here.
 fn entry<'a>(named: bool, key: &str, value: &'a str) -> Result<Option<Found<'a>>, Violation> {
     let found = match key {
         "TargetName" => Name::new(value).map(|_| Found::Target(value)),
@@ -191,10 +191,9 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             return Err(Reason::Protocol(Violation::Early));
         }
         let has = |bit: u8| header.flags & bit != 0;
-        // 11.11.1, 11.11.2, 11.11.4: C excludes F, and a tag says with what to ask for the rest, if there is one.
-        if has(flag::FINAL) == (header.ttt.get() != NO_TAG)
-            || (has(flag::FINAL) && has(flag::CONTINUE))
-        {
+        // 11.11.1, 11.11.2: C excludes F, and without F a tag says with what to ask for the rest. With F it is ignored (11.10.4).
+        let (last, tag) = (has(flag::FINAL), header.ttt.get());
+        if (!last && tag == NO_TAG) || (last && has(flag::CONTINUE)) {
             return Err(Reason::Protocol(Violation::TextFlags));
         }
         let bytes = header.data_len.bytes();

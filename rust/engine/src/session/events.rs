@@ -14,6 +14,10 @@ use super::send::Ping;
 use super::verdict::{judge_sense, Verdict};
 use super::{Session, Stage};
 
+/// Responses of a logout that did not end all (11.15.1).
+const RECOVERY_NOT_SUPPORTED: u8 = 2;
+const CLEANUP_FAILED: u8 = 3;
+
 impl<B: DerefMut<Target = [u8]>> Session<B> {
     /// NOP-In (11.19): a ping, the answer to ours, or just news of the window.
     pub(super) fn take_nop(&mut self) -> Result<(), Reason> {
@@ -93,7 +97,10 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             return Err(Reason::Protocol(Violation::UnknownTag(header.itt.get())));
         }
         self.numbers.take_status(header.stat_sn.get())?;
-        self.login.set_time2wait(header.time2wait.get());
+        // 11.15.3: only where the logout has failed, and the connection is still to be cleaned up.
+        if matches!(header.response, RECOVERY_NOT_SUPPORTED | CLEANUP_FAILED) {
+            self.login.set_time2wait(header.time2wait.get());
+        }
         Err(self.send.logout_reason)
     }
 }

@@ -31,7 +31,7 @@ pub(super) enum Owner {
 }
 
 impl<B: DerefMut<Target = [u8]>> Session<B> {
-    /// During a login nothing but its answers may come (section 7.13); a Reject ends it.
+    /// During a login nothing but its answers may come (section 4.2.4); a Reject ends it.
     pub(super) fn accept_login(&mut self, header: &AnyHeader) -> Result<Sink, ()> {
         self.judge_login_header(header)
             .map_err(|reason| self.end(reason))

@@ -397,7 +397,7 @@ impl Login {
         let Some(key) = KEYS.get(index) else {
             return Ok(());
         };
-        // 6.3.2: before the operational stage none of these has been proposed, nor may it be.
+        // 6.3, 12: before the operational stage none of these has been proposed, nor may it be.
         if self.stage == Stage::Security {
             return Err(Reason::Protocol(Violation::Text));
         }

@@ -12,9 +12,9 @@ use super::redirect::{Redirect, RedirectError};
 /// A rule of RFC 7143 that the target broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// A PDU that has no place here, by operation code (section 7.13).
+    /// A PDU that has no place here, by operation code (4.2.4 in a login).
     Unexpected(u8),
-    /// Additional header segments, which nothing that was negotiated allows (7.7).
+    /// Additional header segments, which no PDU of a target has (11.2).
     AdditionalHeaders,
     /// A data segment longer than what we declared, or than its PDU can use (13.12).
     SegmentTooLong(u32),
@@ -33,7 +33,7 @@ pub enum Violation {
     DataOffset,
     /// A Data-In that reaches beyond what was asked for (11.7.6).
     DataRange,
-    /// A Data-In with A, or with S but not F (11.7.2, 11.7.3).
+    /// A Data-In with S but not F (11.7.3).
     DataFlags,
     /// Status GOOD, but not every byte came exactly once (11.4.5).
     ShortRead {

@@ -139,7 +139,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
             self.receive.part = Part::Header { have };
             return;
         }
-        // 7.7: no additional header is legal in what a target sends us, so there is nothing more that a digest covers.
+        // 11.2: nothing that a target sends us has additional headers, so there is nothing more that a digest covers.
         if self.receive.any().ahs_words != 0 {
             return self.end(Reason::Protocol(Violation::AdditionalHeaders));
         }

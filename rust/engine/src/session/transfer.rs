@@ -63,9 +63,8 @@ impl Transfer {
 
     fn violation(&self, header: &DataIn) -> Option<Violation> {
         let has = |bit: u8| header.flags & bit != 0;
-        // A asks for a SNACK of type DataACK, which exists only above ErrorRecoveryLevel 0 (11.7.2). S is only set
-        // together with F (11.7.3).
-        if has(flag::ACKNOWLEDGE) || (has(flag::STATUS) && !has(flag::FINAL)) {
+        // S is only set together with F (11.7.3). A is ignored at ErrorRecoveryLevel 0 (11.7.2).
+        if has(flag::STATUS) && !has(flag::FINAL) {
             return Some(Violation::DataFlags);
         }
         if header.data_sn.get() != self.data_sn {
@@ -175,7 +174,7 @@ mod tests {
         );
         assert_eq!(
             transfer.check(&data(1, 512, 512, flag::ACKNOWLEDGE)),
-            reason(Violation::DataFlags)
+            Ok(())
         );
         assert_eq!(transfer.check(&data(1, 512, 0, 0)), Ok(()));
         assert_eq!(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Serial number arithmetic (RFC 1982 with SERIAL_BITS 32, as RFC 7143 section 4.2.2 asks of CmdSN and StatSN).
+//! Serial number arithmetic (RFC 1982 with SERIAL_BITS 32, as RFC 7143 section 4.2.2.1 asks of CmdSN).
+//! StatSN counts modulo 2^32 (4.2.2.2).
 
 /// A 32-bit serial number: it wraps, and only the nearer half of the circle is comparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

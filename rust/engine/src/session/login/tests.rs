@@ -24,8 +24,8 @@ proptest! {
     fn l8_every_result_is_that_of_its_function(theirs: u32, yes: bool, nonsense in "[^\0]{0,20}") {
         for key in &KEYS {
             match key.rule {
-                // OR or AND, whichever the key has: our proposal settles both (Yes or x = Yes, No and x = No), so every
-                // boolean answer is legal and changes nothing.
+                // OR or AND, whichever the key has: our proposal settles both (Yes or x = Yes, No and x = No), so no
+                // boolean answer changes anything, not even the one that 6.2.2 does not allow.
                 Rule::Boolean(_) => prop_assert_eq!(judge(key.rule, boolean(yes)), Ok(None)),
                 Rule::Minimum { ours, least } => {
                     let theirs = theirs.max(least);
