@@ -46,7 +46,7 @@ one_is_left() {
 
 make_image
 
-plan 30
+plan 31
 check "there is a network" network
 watch_logins
 serve_far /tmp/image
@@ -114,7 +114,9 @@ check "which is right" said_well $? /tmp/part
 mend
 eventually sessions_are "1 of 1"
 eventually one_is_left
-equal "the others have logged out, and none was lost" "$lost" "$(value reconnects)"
+# A packet may have been sent twice.
+check "the others have logged out" [ "$(logouts)" -ge 2 ]
+equal "and none was lost" "$lost" "$(value reconnects)"
 check "what is read is right" part 4500
 check "and there may be more again" imgstreamctl sessions 2
 eventually sessions_are "2 of 2"

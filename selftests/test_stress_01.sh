@@ -116,8 +116,10 @@ load_on() {
 		--operations $((150 * rounds)) --expected "$expected" >/tmp/exercise 2>&1 &
 	exercise=$!
 	# Not more often: connections that are lost again and again are made more and more slowly.
-	for kill in 1 2 3 4; do
-		[ $kill -gt 2 ] && work_has_ended || kill_target
+	kill_target
+	kill_target
+	for _ in 3 4; do
+		work_has_ended || kill_target
 	done
 	eventually work_has_ended
 	rm /tmp/load

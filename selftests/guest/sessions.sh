@@ -18,24 +18,33 @@ connections() {
 }
 
 # watch_logins: from now on, login requests (0x43) are counted by the last byte of their ISID, which is the session's number.
-# logins NUMBER: how many packets of one. A login has two requests at least.
+# Logout requests (0x46) are counted, too.
+# logins NUMBER: how many packets of one. A login has two requests at least. logouts: of all.
 watch_logins() {
 	nft -f - <<-'END'
 		table inet logins {
 			counter of0 { }
 			counter of1 { }
 			counter of2 { }
+			counter ends { }
 			chain out {
 				type filter hook output priority 0
 				tcp dport 3260 @ih,0,8 0x43 @ih,104,8 0 counter name of0
 				tcp dport 3260 @ih,0,8 0x43 @ih,104,8 1 counter name of1
 				tcp dport 3260 @ih,0,8 0x43 @ih,104,8 2 counter name of2
+				tcp dport 3260 @ih,0,8 0x46 counter name ends
 			}
 		}
 	END
 }
 logins() {
-	nft list counter inet logins "of$1" | sed -n 's/.*packets \([0-9]*\).*/\1/p'
+	packets "of$1"
+}
+logouts() {
+	packets ends
+}
+packets() {
+	nft list counter inet logins "$1" | sed -n 's/.*packets \([0-9]*\).*/\1/p'
 }
 each_has_logged_in() {
 	[ "$(logins 0)" -ge 2 ] && [ "$(logins 1)" -ge 2 ] && [ "$(logins 2)" -ge 2 ]
