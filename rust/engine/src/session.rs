@@ -424,6 +424,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.reads.start_over();
         self.numbers = Numbers {
             cmd_sn: Sna(1),
+            exp_cmd_sn: Sna(1),
             ..Numbers::default()
         };
         let kind = match self.discover {

@@ -21,6 +21,23 @@ fn rig(targets: &List, plans: impl IntoIterator<Item = Plan>) -> Rig {
     rig
 }
 
+#[test]
+fn keys_that_mean_nothing_in_a_discovery_are_answered_irrelevant() {
+    let list = some();
+    let mut rig = rig(&list, []);
+    let proposals = [
+        ("MaxBurstLength", "262144"),
+        ("InitialR2T", "No"),
+        ("MaxConnections", "4"),
+    ];
+    rig.target.settings.proposals = proposals.map(|(k, v)| (k.into(), v.into())).to_vec();
+    run(&mut rig);
+    assert!(rig.discovered == 1 && rig.reasons.is_empty());
+    let (_, last) = rig.target.login_requests.last().unwrap();
+    let answers: Vec<_> = Pairs::new(last).map(Result::unwrap).collect();
+    assert_eq!(answers, proposals.map(|(key, _)| (key, "Irrelevant")));
+}
+
 /// What the session found, as it was written.
 fn found(rig: &Rig) -> List {
     let mut list = List::new();

@@ -98,6 +98,19 @@ fn any_window_that_a_target_tells_is_kept_or_ignored() {
 }
 
 #[test]
+fn a_login_whose_first_window_contradicts_itself_opens_none() {
+    // ExpCmdSN and MaxCmdSN, in the first answer only.
+    let window = Damage::Put(EXP_CMD_SN, [[0x60, 0, 0, 1], [0x40, 0, 0, 1]].concat());
+    let mut rig = rig(wire(Phase::Login, 0, window));
+    rig.target.settings.window = 0;
+    submit(&mut rig);
+    // The target takes no command, and would see one.
+    rig.run(|rig| !rig.reasons.is_empty());
+    rig.check(&image(64 * KIB));
+    assert_eq!(rig.reasons, [Reason::WindowClosed]);
+}
+
+#[test]
 fn an_acknowledgement_of_commands_that_were_never_sent_does_no_harm() {
     for more in [1, 1000, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
         let plan = wire(Phase::Full, CHECK_PDUS, Damage::Add(EXP_CMD_SN, more));

@@ -357,7 +357,9 @@ fn l7_an_answer_outside_of_what_was_proposed_ends_the_login() {
         ("MaxConnections", "2"),
         ("MaxConnections", "0"),
         ("InitialR2T", "yes"),
+        ("InitialR2T", "No"),
         ("ImmediateData", "Maybe"),
+        ("ImmediateData", "Yes"),
         ("MaxRecvDataSegmentLength", "511"),
         ("MaxRecvDataSegmentLength", "16777216"),
         ("MaxBurstLength", "511"),
@@ -374,7 +376,9 @@ fn l7_an_answer_outside_of_what_was_proposed_ends_the_login() {
         ("MaxOutstandingR2T", "0"),
         ("MaxOutstandingR2T", "2"),
         ("DataPDUInOrder", "1"),
+        ("DataPDUInOrder", "No"),
         ("DataSequenceInOrder", "YES"),
+        ("DataSequenceInOrder", "No"),
         ("ErrorRecoveryLevel", "1"),
         ("HeaderDigest", "None,CRC32C"),
         ("DataDigest", "SHA"),
@@ -481,8 +485,18 @@ fn l10_another_portal_group_than_discovery_named_is_refused() {
 #[test]
 fn l11_task_reporting_is_understood_and_markers_are_rejected() {
     assert_eq!(answer("TaskReporting", "FastAbort,RFC3720"), "RFC3720");
+    // Only what is offered can be chosen.
+    for list in ["FastAbort", "ResponseFence,FastAbort", ""] {
+        assert_eq!(answer("TaskReporting", list), "Reject", "{list}");
+    }
+    // 13.26.2: asks for nothing.
+    assert_eq!(
+        answers(&[("X#NodeArchitecture", "Test:1"), ("Z-key", "1")]),
+        [("Z-key".to_string(), "NotUnderstood".to_string())]
+    );
     assert_eq!(answer("iSCSIProtocolLevel", "2"), "1");
     assert_eq!(answer("iSCSIProtocolLevel", "0"), "0");
+    assert_eq!(answer("iSCSIProtocolLevel", "two"), "Reject");
     for key in ["IFMarker", "OFMarker", "IFMarkInt", "OFMarkInt"] {
         assert_eq!(answer(key, "No"), "Reject");
     }

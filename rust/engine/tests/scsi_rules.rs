@@ -29,7 +29,7 @@ fn rig(plan: Plan) -> Rig {
 }
 
 #[test]
-fn sense_data_of_any_length_is_read_or_passed_over() {
+fn sense_data_of_any_length_is_read_or_ends_the_connection() {
     // SenseLength, and how many bytes there are: as they should be, none, more or fewer than told.
     let lengths = [0, 1, 2, 3, 18, 252, 1000];
     let right = lengths.map(|bytes| (bytes, bytes));
@@ -50,9 +50,11 @@ fn sense_data_of_any_length_is_read_or_passed_over() {
         rig.run_reads();
         rig.check(&image(64 * KIB));
         assert!(rig.all_good(), "{length} {bytes}");
-        assert_eq!(rig.reasons, [], "{length} {bytes}");
         // NOT READY is only read, and waited for, where its key is there.
         let read = length >= 3 && length <= bytes;
+        let none = [Reason::Protocol(Violation::NoSense)];
+        let expected: &[Reason] = if read { &[] } else { &none };
+        assert_eq!(rig.reasons, expected, "{length} {bytes}");
         assert_eq!(rig.now - start >= 1000, read, "{length} {bytes}");
     }
     // More than there is room for: the connection ends, and no byte is written anywhere.
@@ -65,6 +67,26 @@ fn sense_data_of_any_length_is_read_or_passed_over() {
     assert!(rig.all_good());
     let long = Violation::SegmentTooLong(65_537);
     assert_eq!(rig.reasons, [Reason::Protocol(long)]);
+}
+
+#[test]
+fn a_command_that_the_target_fails_to_carry_out_is_issued_again() {
+    for code in [0x01, 0x80, 0xff] {
+        let failure = |times| Plan {
+            connection: None,
+            nth: None,
+            times,
+            fault: Fault::Read(ReadFault::Response(code)),
+        };
+        let mut once = rig(failure(3));
+        once.run_reads();
+        once.check(&image(64 * KIB));
+        assert!(once.all_good() && once.reasons.is_empty(), "{code}");
+        let mut again = rig(failure(100));
+        again.run(|rig| !rig.reasons.is_empty());
+        assert_eq!(again.reasons, [Reason::TargetFailure(code)]);
+        assert!(again.done.is_empty());
+    }
 }
 
 #[test]

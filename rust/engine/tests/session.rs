@@ -183,7 +183,7 @@ fn keys_may_be_left_out_or_declared_irrelevant() {
         ("MaxBurstLength", ""),
         ("DefaultTime2Retain", "Reject"),
         ("ImmediateData", "NotUnderstood"),
-        ("InitialR2T", "No"),
+        ("InitialR2T", "Yes"),
         ("MaxRecvDataSegmentLength", "0x10000"),
     ];
     rig.target.settings.answers = answers

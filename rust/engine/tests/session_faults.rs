@@ -87,8 +87,12 @@ fn violations() -> Vec<(ReadFault, Reason)> {
         (ReadFault::DataSn, Violation::DataSn),
         (ReadFault::StatusWithoutFinal, Violation::DataFlags),
         (ReadFault::Residual, Violation::Residual),
-        (ReadFault::Response, Violation::Response(1)),
+        (ReadFault::Response(2), Violation::Response(2)),
         (ReadFault::Status(0x04), Violation::Status(0x04)),
+        (ReadFault::Status(0x02), Violation::NoSense),
+        (ReadFault::BadSense, Violation::NoSense),
+        (ReadFault::DataStatus(0x02), Violation::StatusInData(0x02)),
+        (ReadFault::DataStatus(0x08), Violation::StatusInData(0x08)),
         (ReadFault::ExpDataSn, Violation::ExpDataSn),
         (ReadFault::Oversize, Violation::SegmentTooLong(262_148)),
         (ReadFault::AdditionalHeaders, Violation::AdditionalHeaders),
@@ -226,8 +230,6 @@ fn passing_conditions_pass() {
         ReadFault::Sense(3, 0x11, 0),
         ReadFault::Sense(4, 0x44, 0),
         ReadFault::Status(0x40),
-        ReadFault::Status(0x02),
-        ReadFault::BadSense,
     ];
     for fault in faults {
         let mut rig = rig(Plan {

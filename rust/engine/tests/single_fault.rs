@@ -68,7 +68,6 @@ fn read_fault() -> impl Strategy<Value = ReadFault> {
         ReadFault::Acknowledge,
         ReadFault::StatusWithoutFinal,
         ReadFault::Residual,
-        ReadFault::Response,
         ReadFault::BadSense,
         ReadFault::StatSn,
         ReadFault::ExpDataSn,
@@ -84,6 +83,8 @@ fn read_fault() -> impl Strategy<Value = ReadFault> {
         1 => (0usize..3000).prop_map(ReadFault::Reset),
         1 => (1u32..2048).prop_map(ReadFault::Short),
         1 => any::<u8>().prop_filter("GOOD", |s| *s != 0).prop_map(ReadFault::Status),
+        1 => any::<u8>().prop_filter("GOOD", |s| *s != 0).prop_map(ReadFault::Response),
+        1 => any::<u8>().prop_filter("GOOD", |s| *s != 0).prop_map(ReadFault::DataStatus),
         // RECOVERED ERROR without data is GOOD without data.
         2 => (0u8..16, any::<u8>(), any::<u8>()).prop_map(|(k, a, q)| ReadFault::Sense(k, a, q)),
         1 => (any::<u16>(), 0u16..5000).prop_map(|(l, b)| ReadFault::SenseLength(l, b)),

@@ -40,8 +40,10 @@ pub enum ReadFault {
     StatusWithoutFinal,
     /// All data came, but the residual says otherwise.
     Residual,
-    /// The service response is "target failure" and the status GOOD.
-    Response,
+    /// The service response is this one and the status GOOD.
+    Response(u8),
+    /// The last Data-In has this status.
+    DataStatus(u8),
     /// This SCSI status and nothing else.
     Status(u8),
     /// CHECK CONDITION with this sense key, additional code and qualifier.

@@ -245,7 +245,9 @@ impl Connection {
             if *key == "MaxRecvDataSegmentLength" {
                 self.peer_max_recv = parse_number(value).unwrap_or(0);
             }
-            if let Some(answer) = settle(self, key, value).filter(|_| stage == 1) {
+            let ours = self.settings.proposals.iter().any(|(k, _)| k == key);
+            let proposed = stage == 1 && !(login.proposed && ours);
+            if let Some(answer) = settle(self, key, value).filter(|_| proposed) {
                 self.push_answer(&mut text, key, &answer);
             }
         }
@@ -257,7 +259,8 @@ impl Connection {
             }
         } else if login.proposed && stage == 1 {
             for (key, _) in &self.settings.proposals {
-                let answered = pairs.iter().any(|(k, _)| k == key);
+                // 13.26.2: this one only tells.
+                let answered = pairs.iter().any(|(k, _)| k == key) || key == "X#NodeArchitecture";
                 self.expect(target, answered, "a key of the target is not answered");
             }
         }

@@ -193,7 +193,7 @@ impl Connection {
             || pieces.is_empty()
             || matches!(
                 fault,
-                Some(ReadFault::Response | ReadFault::ExpDataSn | ReadFault::Residual)
+                Some(ReadFault::Response(_) | ReadFault::ExpDataSn | ReadFault::Residual)
             );
         let mut pdus = Vec::new();
         match fault {
@@ -236,6 +236,7 @@ impl Connection {
                 Some(ReadFault::LateTag) => header.itt = self.last_read_tag.into(),
                 Some(ReadFault::Acknowledge) => header.flags |= flag::ACKNOWLEDGE,
                 Some(ReadFault::StatusWithoutFinal) => header.flags = flag::STATUS,
+                Some(ReadFault::DataStatus(status)) if last => header.status = status,
                 Some(ReadFault::AdditionalHeaders) => header.ahs_words = 1,
                 Some(ReadFault::Opcode(other)) => header.opcode = other,
                 _ => {}
@@ -256,7 +257,10 @@ impl Connection {
         } else {
             0
         };
-        let response = u8::from(fault == Some(ReadFault::Response));
+        let response = match fault {
+            Some(ReadFault::Response(code)) => code,
+            _ => 0,
+        };
         let wrong = u32::from(fault == Some(ReadFault::ExpDataSn));
         frame(
             self.response(command, response, status::GOOD, data_pdus + wrong, residual)

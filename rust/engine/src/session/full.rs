@@ -15,7 +15,7 @@ use super::reason::{Reason, Violation};
 use super::receive::Sink;
 use super::send::TAG_IDENTIFY;
 use super::transfer::Transfer;
-use super::verdict::{judge, Verdict};
+use super::verdict::{judge, judge_in_data, judge_response, Verdict};
 use super::{Session, AUX_BYTES, INPUT_BYTES};
 
 /// Times that a read is issued again on one connection after a condition, a medium error, NOT READY.
@@ -78,12 +78,11 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         let (exp, max) = (Sna(header.exp_cmd_sn.get()), Sna(header.max_cmd_sn.get()));
         if self.login.has_answer() {
             self.numbers.take_status(header.stat_sn.get())?;
-            self.numbers.update_window(exp, max);
         } else {
             // 4.2.2.2: the first answer sets the start of StatSN.
             self.numbers.exp_stat_sn = Sna(header.stat_sn.get()).next();
-            (self.numbers.exp_cmd_sn, self.numbers.max_cmd_sn) = (exp, max);
         }
+        self.numbers.update_window(exp, max);
         self.login.check(header, self.chap.as_ref())?;
         let bytes = usize::try_from(header.data_len.bytes()).unwrap_or(0);
         self.next_login(self.login.text_len().saturating_add(bytes))
@@ -208,7 +207,7 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.numbers.take_status(header.stat_sn.get())?;
         self.ended(
             owner,
-            judge(header.status, None),
+            judge_in_data(header.status),
             header.flags,
             header.residual.get(),
         );
@@ -221,21 +220,15 @@ impl<B: DerefMut<Target = [u8]>> Session<B> {
         self.numbers.take_status(header.stat_sn.get())?;
         let sense = Sense::from_segment(self.aux());
         let (owner, transfer) = self.owner(header.itt.get())?;
-        let counted = transfer.check_response(&header);
-        // 11.4.3: any other service response means that the status is not valid.
-        let completed = match header.response {
-            0 => counted,
-            other => Err(Reason::Protocol(Violation::Response(other))),
+        // 11.4.3: where the command did not complete, status and flags mean nothing.
+        let verdict = match judge_response(header.response) {
+            Some(verdict) => verdict,
+            None => match transfer.check_response(&header) {
+                Ok(()) => judge(header.status, sense),
+                Err(reason) => Verdict::Drop(reason),
+            },
         };
-        match completed {
-            Ok(()) => self.ended(
-                owner,
-                judge(header.status, sense),
-                header.flags,
-                header.residual.get(),
-            ),
-            Err(reason) => self.end_owner(owner, reason),
-        }
+        self.ended(owner, verdict, header.flags, header.residual.get());
         Ok(())
     }
 

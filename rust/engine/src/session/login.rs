@@ -8,7 +8,7 @@
 
 use imgstream_proto::iscsi::bhs::{flag, LoginResponse};
 use imgstream_proto::iscsi::digest::{Digests, Policy};
-use imgstream_proto::iscsi::text::{parse_boolean, parse_number, Pairs, Writer};
+use imgstream_proto::iscsi::text::{parse_number, Pairs, Writer};
 
 use super::chap::{self, Chap};
 use super::config::Config;
@@ -59,7 +59,7 @@ enum Rule {
     Minimum { ours: u32, least: u32 },
     /// The maximum of both sides' numbers decides.
     Maximum { ours: u32, most: u32 },
-    /// A boolean whose result our proposal alone decides.
+    /// A boolean whose result our proposal alone decides: Yes with OR, No with AND.
     Boolean(&'static str),
     /// Each side declares its own.
     Declared { ours: u32, least: u32, most: u32 },
@@ -384,8 +384,11 @@ impl Login {
             if name != "TargetAddress" {
                 self.seen.add(name).map_err(Reason::Protocol)?;
             }
-            match KEYS.iter().position(|key| key.name == name) {
-                Some(index) => self.take(index, value)?,
+            match KEYS.iter().find(|key| key.name == name) {
+                Some(key) if proposes(self.kind, key) => self.take(key, value)?,
+                // 13: it has no meaning where nothing is read.
+                Some(_) if !is_answer(value) => text.pair(name, "Irrelevant"),
+                Some(_) => {}
                 None => self.take_other(name, value, text)?,
             }
         }
@@ -393,10 +396,7 @@ impl Login {
     }
 
     /// The answer to a key that we proposed.
-    fn take(&mut self, index: usize, value: &str) -> Result<(), Reason> {
-        let Some(key) = KEYS.get(index) else {
-            return Ok(());
-        };
+    fn take(&mut self, key: &Key, value: &str) -> Result<(), Reason> {
         // 6.3, 12: before the operational stage none of these has been proposed, nor may it be.
         if self.stage == Stage::Security {
             return Err(Reason::Protocol(Violation::Text));
@@ -450,24 +450,46 @@ impl Login {
             "AuthMethod" if value != "None" => return Err(Reason::Authentication),
             "AuthMethod" | "TargetAlias" | "TargetAddress" => {}
             PORTAL_GROUP => return self.take_group(value),
-            // 13.23: must be understood; this value asks for nothing.
-            "TaskReporting" => text.pair(name, "RFC3720"),
+            // 13.23: must be understood, and one value of the list chosen; this one asks for nothing.
+            "TaskReporting" => text.pair(name, task_reporting(value)),
+            // 13.26.2: only tells what the target is.
+            "X#NodeArchitecture" => {}
             // 13.24: the lower level counts, and RFC 7143 is 1.
-            "iSCSIProtocolLevel" => text.pair(name, parse_number(value).unwrap_or(0).min(1)),
+            "iSCSIProtocolLevel" => match parse_number(value) {
+                Some(level) => text.pair(name, level.min(1)),
+                None => text.pair(name, "Reject"),
+            },
             // 13.25: obsolete.
             "IFMarker" | "OFMarker" | "IFMarkInt" | "OFMarkInt" => text.pair(name, "Reject"),
             // 6.2: an answer to something that we never proposed would be answered for ever.
-            _ if matches!(value, "NotUnderstood" | "Reject" | "Irrelevant") => {}
+            _ if is_answer(value) => {}
             _ => text.pair(name, "NotUnderstood"),
         }
         Ok(())
     }
 }
 
-/// Proposes every operational key, or those that are not irrelevant where nothing is read (13).
+/// Whether a session of this kind proposes the key: every one, or those that are not irrelevant where nothing is read (13).
+fn proposes(kind: Kind, key: &Key) -> bool {
+    kind == Kind::Normal || DISCOVERY_KEYS.contains(&key.name)
+}
+
+/// Whether a value is the answer to a key, not a proposal (6.2).
+fn is_answer(value: &str) -> bool {
+    matches!(value, "NotUnderstood" | "Reject" | "Irrelevant")
+}
+
+/// The answer to a list of values for TaskReporting.
+fn task_reporting(list: &str) -> &'static str {
+    match list.split(',').any(|value| value == "RFC3720") {
+        true => "RFC3720",
+        false => "Reject",
+    }
+}
+
+/// Proposes every operational key of this kind of session.
 fn propose(kind: Kind, policy: Policy, text: &mut Writer<'_>) {
-    let of_kind = |key: &&Key| kind == Kind::Normal || DISCOVERY_KEYS.contains(&key.name);
-    for key in KEYS.iter().filter(of_kind) {
+    for key in KEYS.iter().filter(|key| proposes(kind, key)) {
         match key.rule {
             Rule::Digest => text.pair(key.name, policy.proposal()),
             Rule::Boolean(ours) => text.pair(key.name, ours),
@@ -483,7 +505,7 @@ fn propose(kind: Kind, policy: Policy, text: &mut Writer<'_>) {
 /// The number that an answer settles, if it settles one.
 fn judge(rule: Rule, value: &str) -> Result<Option<u32>, ()> {
     // 6.2: these leave a key at its default, which is in order for every key that comes here.
-    if matches!(value, "Reject" | "Irrelevant" | "NotUnderstood") {
+    if is_answer(value) {
         return Ok(None);
     }
     let number = |least: u32, most: u32| {
@@ -495,7 +517,7 @@ fn judge(rule: Rule, value: &str) -> Result<Option<u32>, ()> {
     match rule {
         // Judged by the policy: `take_digest`.
         Rule::Digest => Err(()),
-        Rule::Boolean(_) => parse_boolean(value).map(|_| None).ok_or(()),
+        Rule::Boolean(ours) => (value == ours).then_some(None).ok_or(()),
         Rule::Minimum { ours, least } => number(least, ours),
         Rule::Maximum { ours, most } => number(ours, most),
         Rule::Declared { least, most, .. } => number(least, most),

@@ -46,10 +46,14 @@ pub enum Violation {
     Residual,
     /// ExpDataSN and the number of Data-In PDUs contradict each other (11.4.8).
     ExpDataSn,
-    /// The service response is not "command completed" (11.4.3).
+    /// A service response that is reserved (11.4.3).
     Response(u8),
     /// A status that no read can have (11.4.2).
     Status(u8),
+    /// A status in a Data-In that belongs into a SCSI Response (11.7).
+    StatusInData(u8),
+    /// CHECK CONDITION without sense data that can be read (11.4.7).
+    NoSense,
     /// The answer to our ping carries data that we did not send, or asks for an answer (11.19).
     Echo,
     /// More pings than can be answered.
@@ -175,6 +179,8 @@ pub enum Reason {
     Silent,
     /// The target lives, but reads do not get on.
     NoProgress,
+    /// The target failed to carry a command out, again and again (11.4.3); its service response.
+    TargetFailure(u8),
     /// The target takes no commands.
     WindowClosed,
     /// The target answers that it is overloaded, for too long.
@@ -256,7 +262,7 @@ impl fmt::Display for Violation {
                 f,
                 "a PDU with operation code {opcode:#04x} has no place here"
             ),
-            Self::AdditionalHeaders => f.write_str("additional headers that were not negotiated"),
+            Self::AdditionalHeaders => f.write_str("additional headers, which no target may send"),
             Self::SegmentTooLong(bytes) => write!(f, "a data segment of {bytes} bytes is too long"),
             Self::UnknownTag(tag) => write!(f, "tag {tag:#010x} is not outstanding"),
             Self::StatSn { expected, found } => {
@@ -278,6 +284,8 @@ impl fmt::Display for Violation {
             }
             Self::Response(code) => write!(f, "service response {code:#04x}"),
             Self::Status(code) => write!(f, "SCSI status {code:#04x}"),
+            Self::StatusInData(code) => write!(f, "SCSI status {code:#04x} together with data"),
+            Self::NoSense => f.write_str("CHECK CONDITION without sense data"),
             Self::Echo => f.write_str("a ping was answered with something else"),
             Self::PingFlood => f.write_str("more pings than can be answered"),
             Self::Early => f.write_str("an answer came before the request was sent"),
@@ -404,6 +412,10 @@ impl fmt::Display for Reason {
             Self::ListTimeout => f.write_str("the list of targets took too long"),
             Self::Silent => f.write_str("the target is silent"),
             Self::NoProgress => f.write_str("the target does not answer reads"),
+            Self::TargetFailure(code) => write!(
+                f,
+                "the target fails to carry commands out (service response {code:#04x})"
+            ),
             Self::WindowClosed => f.write_str("the target takes no commands"),
             Self::Overloaded => f.write_str("the target says that it is overloaded"),
             Self::NotReady(sense) => write!(f, "the logical unit is not ready ({})", Code(*sense)),

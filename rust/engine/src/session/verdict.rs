@@ -31,12 +31,33 @@ const PASSING: Verdict = Verdict::Retry(Reason::Condition(Sense {
     deferred: false,
 }));
 
-/// Judges a SCSI status with its sense data.
+/// Judges the service response of a SCSI Response (11.4.3); None if the command completed and its status counts.
+pub(super) const fn judge_response(code: u8) -> Option<Verdict> {
+    match code {
+        0 => None,
+        // Target failure, and what vendors add: the command was not carried out, and why is not told.
+        1 | 0x80.. => Some(Verdict::Retry(Reason::TargetFailure(code))),
+        _ => Some(Verdict::Drop(Reason::Protocol(Violation::Response(code)))),
+    }
+}
+
+/// Judges a status that came in a Data-In: only GOOD may, of those that a read can have (11.7).
+pub(super) const fn judge_in_data(code: u8) -> Verdict {
+    match code {
+        status::GOOD => Verdict::Good,
+        _ => Verdict::Drop(Reason::Protocol(Violation::StatusInData(code))),
+    }
+}
+
+/// Judges the status of a SCSI Response with its sense data.
 pub(super) fn judge(code: u8, sense: Option<Sense>) -> Verdict {
     match code {
         status::GOOD => Verdict::Good,
-        // Sense data that is missing or unreadable tells nothing, so the command is tried again.
-        status::CHECK_CONDITION => sense.map_or(PASSING, judge_sense),
+        // 11.4.7: sense data comes with it.
+        status::CHECK_CONDITION => sense.map_or(
+            Verdict::Drop(Reason::Protocol(Violation::NoSense)),
+            judge_sense,
+        ),
         status::BUSY | status::TASK_SET_FULL => Verdict::Busy,
         status::RESERVATION_CONFLICT => Verdict::Drop(Reason::Reserved),
         status::TASK_ABORTED | status::ACA_ACTIVE => PASSING,
@@ -123,7 +144,10 @@ mod tests {
             judge(0x77, None),
             Verdict::Drop(Reason::Protocol(Violation::Status(0x77)))
         );
-        assert!(matches!(check(None), Verdict::Retry(_)));
+        assert_eq!(
+            check(None),
+            Verdict::Drop(Reason::Protocol(Violation::NoSense))
+        );
         assert_eq!(check(sense(1, 0x17, 1)), Verdict::Good);
         assert!(matches!(check(sense(2, 4, 1)), Verdict::NotReady(_)));
         assert!(matches!(
@@ -167,6 +191,28 @@ mod tests {
             check(sense(7, 0x27, 0)),
             Verdict::Failed(ReadError::Refused(_))
         ));
+    }
+
+    #[test]
+    fn a_status_in_a_data_in_can_only_be_good() {
+        assert_eq!(judge_in_data(status::GOOD), Verdict::Good);
+        for code in 1..=u8::MAX {
+            let wrong = Violation::StatusInData(code);
+            assert_eq!(judge_in_data(code), Verdict::Drop(Reason::Protocol(wrong)));
+        }
+    }
+
+    #[test]
+    fn a_failure_of_the_target_is_no_broken_rule_and_reserved_responses_are() {
+        assert_eq!(judge_response(0), None);
+        for code in [0x01, 0x80, 0xff] {
+            let again = Verdict::Retry(Reason::TargetFailure(code));
+            assert_eq!(judge_response(code), Some(again));
+        }
+        for code in [0x02, 0x7f] {
+            let wrong = Verdict::Drop(Reason::Protocol(Violation::Response(code)));
+            assert_eq!(judge_response(code), Some(wrong));
+        }
     }
 
     #[test]

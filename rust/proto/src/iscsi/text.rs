@@ -106,15 +106,6 @@ pub fn parse_number(value: &str) -> Option<u32> {
     u32::from_str_radix(digits, radix).ok()
 }
 
-/// A boolean value (6.1).
-pub fn parse_boolean(value: &str) -> Option<bool> {
-    match value {
-        "Yes" => Some(true),
-        "No" => Some(false),
-        _ => None,
-    }
-}
-
 /// Builds a text in a buffer. Pairs that do not fit are left out whole, and `overflowed` says so.
 #[derive(Debug)]
 pub struct Writer<'a> {

@@ -24,9 +24,11 @@ proptest! {
     fn l8_every_result_is_that_of_its_function(theirs: u32, yes: bool, nonsense in "[^\0]{0,20}") {
         for key in &KEYS {
             match key.rule {
-                // OR or AND, whichever the key has: our proposal settles both (Yes or x = Yes, No and x = No), so no
-                // boolean answer changes anything, not even the one that 6.2.2 does not allow.
-                Rule::Boolean(_) => prop_assert_eq!(judge(key.rule, boolean(yes)), Ok(None)),
+                // OR or AND, whichever the key has: our proposal settles both (Yes or x = Yes, No and x = No).
+                Rule::Boolean(ours) => {
+                    let result = judge(key.rule, boolean(yes));
+                    prop_assert_eq!(result, if boolean(yes) == ours { Ok(None) } else { Err(()) });
+                }
                 Rule::Minimum { ours, least } => {
                     let theirs = theirs.max(least);
                     prop_assert_eq!(settle(key.rule, theirs.min(ours)), Ok(Some(theirs.min(ours))));

@@ -68,14 +68,6 @@ fn numbers_have_no_sign_and_no_rest() {
     ] {
         assert_eq!(parse_number(bad), None, "{bad:?}");
     }
-    assert_eq!(
-        (
-            parse_boolean("Yes"),
-            parse_boolean("No"),
-            parse_boolean("yes")
-        ),
-        (Some(true), Some(false), None)
-    );
 }
 
 #[test]
