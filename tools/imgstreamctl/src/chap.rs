@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The file with names and secrets for CHAP, which only its owner may read.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use imgstream_initiator::{Account, Credentials};
@@ -13,12 +14,52 @@ use crate::error::{Error, Result};
 
 /// Longest file that is read.
 const MAX_BYTES: u64 = 64 << 10;
+/// Random bytes of a new secret: what RFC 7143 section 9.2.1 wants to be possible. The file has two digits for each.
+const SECRET_BYTES: usize = 16;
 const KEYS: [&str; 4] = ["user", "secret", "target-user", "target-secret"];
 
 /// Reads `path`, a line `key=value` each.
 pub fn read(path: &Path) -> Result<Credentials> {
     let text = private(path)?;
     parse(&text).map_err(|why| Error::Other(format!("{}: {why}", path.display())))
+}
+
+/// Makes the file at `path`, which must not be there, with a new secret for each name.
+pub fn create(path: &Path, user: &str, target_user: Option<&str>) -> Result<()> {
+    // Room for all of it, as in `private`.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES as usize));
+    new_account(&mut text, "", user)?;
+    if let Some(name) = target_user {
+        new_account(&mut text, "target-", name)?;
+    }
+    // A name that no login could have is said now, not when the file is used.
+    let made = parse(&text).map_err(Error::Other)?;
+    if made.ours().name != user || made.target().map(|target| target.name) != target_user {
+        return Err(Error::Other("a name cannot have several lines".into()));
+    }
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(|e| match e.kind() {
+        ErrorKind::AlreadyExists => Error::Other(format!("{} is there already", path.display())),
+        _ => Error::io("writing", path)(e),
+    })?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("writing", path))
+}
+
+fn new_account(text: &mut String, whose: &str, name: &str) -> Result<()> {
+    let mut secret = Zeroizing::new([0; SECRET_BYTES]);
+    let flags = rustix::rand::GetRandomFlags::empty();
+    if rustix::rand::getrandom(&mut *secret, flags) != Ok(SECRET_BYTES) {
+        return Err(Error::Other("the kernel gives no random numbers".into()));
+    }
+    let _ = write!(text, "{whose}user={name}\n{whose}secret=");
+    for byte in secret.iter() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\n');
+    Ok(())
 }
 
 /// The text of a file that nobody else may read.
@@ -122,6 +163,40 @@ mod tests {
         );
         let (name, secret) = (&long[..223], &long);
         wrong(&format!("user={name}\nsecret={secret}\ntarget-user=its-own-name-which-is-long\ntarget-secret=hidden hidden\n"), "too long");
+    }
+
+    #[test]
+    fn a_new_file_has_random_secrets_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        create(&path("one"), "me", None).unwrap();
+        create(&path("both"), "me", Some("it")).unwrap();
+        let (one, both) = (read(&path("one")).unwrap(), read(&path("both")).unwrap());
+        assert!(one.target().is_none());
+        let target = both.target().unwrap();
+        assert_eq!((both.ours().name, target.name), ("me", "it"));
+        let secrets = [one.ours().secret, both.ours().secret, target.secret];
+        for (i, secret) in secrets.iter().enumerate() {
+            assert!(secret.len() == 32 && secret.iter().all(u8::is_ascii_hexdigit));
+            assert!(!secrets[..i].contains(secret));
+        }
+        let mode = fs::metadata(path("one")).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_new_file_takes_no_place_and_no_wrong_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chap");
+        for name in ["", "two words", "me\nsecret=known to everybody", "me\n"] {
+            assert!(create(&path, name, None).is_err(), "{name:?}");
+            assert!(create(&path, "me", Some(name)).is_err(), "{name:?}");
+        }
+        assert!(!path.exists());
+        fs::write(&path, "kept").unwrap();
+        let why = create(&path, "me", None).unwrap_err().to_string();
+        assert!(why.ends_with("is there already"), "{why}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod fill;
 pub mod finish_commit;
 pub mod finish_rollback;
 pub mod migrate;
+pub mod new_chap_file;
 pub mod pause;
 pub mod plan;
 pub mod prepare;
@@ -43,6 +44,8 @@ pub struct Cli {
 pub enum Command {
     /// Lists the targets that a portal offers.
     Discover(discover::Args),
+    /// Makes a file with new random secrets for CHAP.
+    NewChapFile(new_chap_file::Args),
     /// Makes a published image from a raw image or disk.
     Prepare(prepare::Args),
     /// Says what a migration would do, without writing anything.
@@ -110,6 +113,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Command::Discover(_) => "discover",
+            Command::NewChapFile(_) => "new-chap-file",
             Command::Prepare(_) => "prepare",
             Command::Plan(_) => "plan",
             Command::Migrate(_) => "migrate",
@@ -139,6 +143,7 @@ impl Command {
     pub fn run(self) -> Result<()> {
         match self {
             Command::Discover(args) => discover::run(args),
+            Command::NewChapFile(args) => new_chap_file::run(args),
             Command::Prepare(args) => prepare::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Migrate(args) => migrate::run(args),
