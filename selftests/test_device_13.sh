@@ -17,7 +17,11 @@ full() {
 	under_way "$tags"
 }
 
-plan 8
+in_flight() {
+	awk '{ print $9 }' /sys/block/imgstream0/stat
+}
+
+plan 10
 weak_disk disk
 layout=$(lay_out "$weak")
 useful=$(place U "$layout")
@@ -34,6 +38,7 @@ for n in $(seq $((tags + 10))); do
 	readers="$readers $!"
 done
 eventually full
+check "what waits is counted as under way" [ "$(in_flight)" -ge "$tags" ]
 weaken $((useful + 5050 * 4096)) 4096
 be_reader 5050 &
 readers="$readers $!"
@@ -47,6 +52,7 @@ for reader in $readers; do
 	wait "$reader" || echo "$reader" >>/tmp/failed
 done
 check "with the network back all readers go on" [ ! -e /tmp/failed ]
+equal "and nothing is under way" 0 "$(in_flight)"
 check "the module goes" unload
 weak_disk_away
 finish

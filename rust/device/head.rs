@@ -35,6 +35,7 @@ use crate::{
             BioList,
             BioSet,
             Clone,
+            Completion,
             Op, //
         },
         blk::{
@@ -136,6 +137,19 @@ impl WorkItem for Head {
     }
 }
 
+/// What is under way in the stream queue: a clone, so that the original is counted for the device that it was sent to.
+pub(super) struct Streamed;
+
+impl Completion for Streamed {
+    const ACCOUNTED: bool = true;
+
+    fn done(self, original: Option<Bio>, status: BlkStatus) {
+        if let Some(bio) = original {
+            bio.end(status);
+        }
+    }
+}
+
 /// The first blocks of a bio: what they are, and how many of the bio's sectors are in them.
 struct First {
     piece: Piece,
@@ -232,7 +246,8 @@ impl Head {
             false => Some(bio),
         };
         if let Some(front) = front {
-            this.stream.send(front);
+            let set = &this.core.streamed;
+            this.stream.send(set, front, Streamed);
         }
     }
 
@@ -269,7 +284,10 @@ impl Head {
                     bio.end(BlkStatus::AGAIN);
                 }
             }
-            Place::Zero => bio.end_zeroed(),
+            Place::Zero => {
+                bio.account_at_once();
+                bio.end_zeroed();
+            }
             Place::Absent => bio.end(BlkStatus::IOERR),
         }
     }
@@ -483,7 +501,7 @@ impl Head {
         };
         // A discard of a part of a block is only a hint; zeroes among zeroes are there.
         if discard || first.piece.place == Place::Zero {
-            return bio.end(BlkStatus::OK);
+            return Self::answer(bio);
         }
         Self::write_zeroes(member, bio, &first);
     }
@@ -495,6 +513,12 @@ impl Head {
         };
         member.tables.map().apply(run, Change::Zeroed);
         member.unclaim(run);
+        Self::answer(bio);
+    }
+
+    /// Ends a bio for which nothing has to be done on the disk.
+    fn answer(bio: Bio) {
+        bio.account_at_once();
         bio.end(BlkStatus::OK);
     }
 
@@ -513,7 +537,7 @@ impl Head {
             return Self::write_zeroes(member, bio, &first);
         }
         if discard && !member.disk.can_discard() {
-            return bio.end(BlkStatus::OK);
+            return Self::answer(bio);
         }
         if let Err((_, bio)) = Self::send(member, bio, first.sector, Purpose::Zero) {
             bio.end(BlkStatus::AGAIN);

@@ -5,6 +5,7 @@
 use crate::{
     device::{
         durable::Whole,
+        head::Streamed,
         local::LocalIo,
         retry::Retry,
         units::Units, //
@@ -148,6 +149,9 @@ pub(super) struct Inner {
     /// The same of what goes to the stream queue, and may wait there for the network.
     #[pin]
     pub(super) stream_splits: BioSet<()>,
+    /// Clones sent to the stream queue, where they may wait for the network. Only the feeder waits for one, as for a tag.
+    #[pin]
+    pub(super) streamed: BioSet<Streamed>,
     /// Clones sent to the disk.
     #[pin]
     pub(super) clones: BioSet<LocalIo>,
@@ -200,6 +204,7 @@ impl Inner {
             splits <- BioSet::new(RESERVE_BIOS, false),
             read_splits <- BioSet::new(RESERVE_BIOS, false),
             stream_splits <- BioSet::new(RESERVE_BIOS, false),
+            streamed <- BioSet::new(RESERVE_BIOS, false),
             clones <- BioSet::new(RESERVE_BIOS, false),
             wholes <- BioSet::new(RESERVE_BIOS, false),
             merged_wholes <- BioSet::new(RESERVE_BIOS, false),

@@ -49,6 +49,8 @@ pub(super) struct LocalIo {
 }
 
 impl Completion for LocalIo {
+    const ACCOUNTED: bool = true;
+
     fn done(self, original: Option<Bio>, mut status: BlkStatus) {
         let member = self.member;
         match self.purpose {

@@ -92,6 +92,11 @@ impl Bdev {
         self.bdev.as_ptr()
     }
 
+    /// The device, valid as long as `self`.
+    pub(super) fn raw(&self) -> NonNull<bindings::block_device> {
+        self.bdev
+    }
+
     /// Size in bytes.
     pub(crate) fn size_bytes(&self) -> u64 {
         // SAFETY: Valid by the type invariant; the size is a word that may change at any time.

@@ -26,9 +26,12 @@ use core::{
     mem::ManuallyDrop,
     ptr::NonNull, //
 };
-use kernel::error::{
-    code::EINVAL,
-    Result, //
+use kernel::{
+    error::{
+        code::EINVAL,
+        Result, //
+    },
+    ffi, //
 };
 
 pub(crate) use set::{
@@ -187,6 +190,32 @@ impl Bio {
         })
     }
 
+    /// Counts it as begun in the statistics of the device that it was sent to, and of its partition; when that was. None
+    /// if they are switched off. Any context.
+    fn begin_accounting(&self) -> Option<ffi::c_ulong> {
+        // SAFETY: The device of a bio owed here stays until it ends, and with it its disk and that disk's queue.
+        let features = unsafe { (*(*(*self.raw().bi_bdev).bd_disk).queue).limits.features };
+        if features & bindings::BLK_FEAT_IO_STAT == 0 {
+            return None;
+        }
+        // SAFETY: A valid bio by the type invariant.
+        Some(unsafe { bindings::bio_start_io_acct(self.as_ptr()) })
+    }
+
+    /// Counts it as done, and how long it took. Any context.
+    fn end_accounting(&self, began: Option<ffi::c_ulong>) {
+        if let Some(began) = began {
+            let device = self.raw().bi_bdev;
+            // SAFETY: A valid bio by the type invariant, that was counted as begun for the device that it still has.
+            unsafe { bindings::bio_end_io_acct_remapped(self.as_ptr(), began, device) };
+        }
+    }
+
+    /// Counts an I/O that is answered at once in the statistics of its device. Any context.
+    pub(crate) fn account_at_once(&self) {
+        self.end_accounting(self.begin_accounting());
+    }
+
     /// Ends the bio.
     pub(crate) fn end(self, status: BlkStatus) {
         let bio = self.into_raw();
@@ -223,16 +252,6 @@ impl Bio {
     pub(crate) fn submit_again(self) {
         // SAFETY: Given up to the block layer.
         unsafe { bindings::submit_bio_noacct(self.into_raw()) };
-    }
-
-    /// Sends the bio itself to another whole disk, at the same sector.
-    pub(super) fn send_to(self, bdev: NonNull<bindings::block_device>) {
-        let bio = self.into_raw();
-        // SAFETY: The device is valid by the (crate-internal) caller's choice; the bio is given up to the block layer.
-        unsafe {
-            bindings::imgstream_bio_set_dev(bio, bdev.as_ptr());
-            bindings::submit_bio_noacct(bio);
-        }
     }
 }
 

@@ -39,12 +39,16 @@ use core::{
 };
 use kernel::{
     error::to_result,
+    ffi,
     prelude::*,
     types::Opaque, //
 };
 
 /// What is done when a bio of a [`BioSet`] has completed.
 pub(crate) trait Completion: Sized + Send {
+    /// Whether the original is counted in the statistics of its device, from the submission to the completion.
+    const ACCOUNTED: bool = false;
+
     /// Called once, in any context (mostly with interrupts off): must not sleep. `original` is what was cloned.
     fn done(self, original: Option<Bio>, status: BlkStatus);
 }
@@ -55,6 +59,8 @@ struct Front<P> {
     private: MaybeUninit<P>,
     /// What a clone is a clone of, and whose pages it uses.
     original: Option<Bio>,
+    /// When that began, if it is counted.
+    began: Option<ffi::c_ulong>,
     /// The pages that an own bio reads or writes.
     pages: Option<PageBuf>,
 }
@@ -112,6 +118,15 @@ impl<P> BioSet<P> {
 impl<P: Completion> BioSet<P> {
     /// Clones `bio` for the disk, all of it. Gives it back if there is no memory right now and it must not wait.
     pub(crate) fn clone_of(&self, bdev: &Bdev, bio: Bio) -> Result<Clone<P>, Bio> {
+        self.clone_to(bdev.raw(), bio)
+    }
+
+    /// The same for any device, which is valid until the clone ends.
+    pub(in crate::kapi) fn clone_to(
+        &self,
+        bdev: NonNull<bindings::block_device>,
+        bio: Bio,
+    ) -> Result<Clone<P>, Bio> {
         let gfp = if bio.is_nowait() {
             bindings::GFP_NOWAIT
         } else {
@@ -208,6 +223,7 @@ impl<P: Completion> Clone<P> {
         let front = Front::<P> {
             private: MaybeUninit::uninit(),
             original,
+            began: None,
             pages,
         };
         // SAFETY: The front pad lies in front of the bio and is uninitialised memory of ours.
@@ -259,7 +275,11 @@ impl<P: Completion> Clone<P> {
         let bio = this.bio.as_ptr();
         // SAFETY: Unsubmitted and ours; `end_io::<P>` fits the set's front pad. Given up to the block layer.
         unsafe {
-            (*this.front()).private.write(private);
+            let front = &mut *this.front();
+            front.private.write(private);
+            if P::ACCOUNTED {
+                front.began = front.original.as_ref().and_then(Bio::begin_accounting);
+            }
             (*bio).bi_end_io = Some(end_io::<P>);
             bindings::submit_bio_noacct(bio);
         }
@@ -321,6 +341,9 @@ unsafe extern "C" fn end_io<P: Completion>(bio: *mut bindings::bio) {
     // SAFETY: The one reference that the allocation gave.
     unsafe { bindings::bio_put(bio) };
     drop(front.pages);
+    if let Some(original) = &front.original {
+        original.end_accounting(front.began);
+    }
     // SAFETY: `submit` wrote it.
     unsafe { front.private.assume_init() }.done(front.original, status);
 }

@@ -11,6 +11,8 @@ use crate::{
     kapi::{
         bio::{
             Bio,
+            BioSet,
+            Completion,
             Op, //
         },
         blk::{
@@ -348,12 +350,15 @@ impl<T: MqDriver> MqDisk<T> {
         unsafe { bindings::blk_queue_flag_set(flag, (*disk.as_ptr()).queue) };
     }
 
-    /// Sends a bio of another disk of this module through this queue. The disk must be there until it ends; whoever
-    /// sends bios here is torn down first.
-    pub(crate) fn send(&self, bio: Bio) {
-        match self.added.as_ref().map(Added::part0) {
-            Some(Ok(part0)) => bio.send_to(part0),
-            _ => bio.end(BlkStatus::IOERR),
+    /// Sends a clone of a bio of another disk of this module through this queue. The disk must be there until it ends;
+    /// whoever sends bios here is torn down first. May sleep, until there are memory and a tag.
+    pub(crate) fn send<P: Completion>(&self, set: &BioSet<P>, bio: Bio, private: P) {
+        let Some(Ok(part0)) = self.added.as_ref().map(Added::part0) else {
+            return bio.end(BlkStatus::IOERR);
+        };
+        match set.clone_to(part0, bio) {
+            Ok(clone) => clone.submit(private),
+            Err(bio) => bio.end(BlkStatus::AGAIN),
         }
     }
 
