@@ -31,6 +31,11 @@ one_reads() {
 	done
 	return 1
 }
+all_read() {
+	for reading in $readers; do
+		! ended "$reading" || return
+	done
+}
 # others_are_through: of three readers two have got what they asked for.
 others_are_through() {
 	through=0
@@ -40,13 +45,18 @@ others_are_through() {
 	[ "$through" = 2 ]
 }
 
+# reads_on FIRST PIECES: becomes one that reads so many pieces of 64 blocks.
+reads_on() {
+	exec dd if=/dev/imgstream0 of=/dev/null bs=256k iflag=skip_bytes,direct skip=$(($1 * 4096)) count="$2" 2>/dev/null
+}
+
 one_is_left() {
 	[ "$(connections | wc -l)" = 1 ]
 }
 
 make_image
 
-plan 31
+plan 37
 check "there is a network" network
 watch_logins
 serve_far /tmp/image
@@ -105,17 +115,45 @@ done
 
 eventually sessions_are "3 of 3"
 lost=$(value reconnects)
-worsen delay 40ms
-part_later 4000
-eventually waiting
-check "there may be fewer, while something is read" imgstreamctl sessions 1
-wait $part
-check "which is right" said_well $? /tmp/part
+ended=$(logouts)
+worsen delay 5s
+readers=
+for block in 4000 4001 4002; do
+	(into=/tmp/read$block be_reader $block) &
+	readers="$readers $!"
+done
+eventually under_way 3
+check "there may be fewer, while each of them reads" imgstreamctl sessions 1
+sleep 1
+equal "no session leaves with its read" "$ended" "$(logouts)"
 mend
+# shellcheck disable=SC2086
+wait $readers
+for block in 4000 4001 4002; do
+	check "which comes ($block)" cmp -n 4096 /tmp/read$block /tmp/image 0 $((block * 4096))
+done
 eventually sessions_are "1 of 1"
 eventually one_is_left
 # A packet may have been sent twice.
-check "the others have logged out" [ "$(logouts)" -ge 2 ]
+check "the others have logged out" [ "$(logouts)" -ge $((ended + 2)) ]
+check "there may be more again" imgstreamctl sessions 3
+eventually sessions_are "3 of 3"
+
+# More readers than sessions, so that there is always one that waits for a session, for the better part of a minute.
+worsen rate 2mbit
+readers=
+for reader in 0 1 2 3 4 5 6 7; do
+	reads_on $((5500 + 320 * reader)) 5 &
+	readers="$readers $!"
+done
+eventually under_way 8
+check "there may be fewer, while there is always something to read" imgstreamctl sessions 1
+eventually one_is_left
+check "the others take nothing new, and leave before anybody is through" all_read
+# shellcheck disable=SC2086
+kill $readers
+mend
+eventually sessions_are "1 of 1"
 equal "and none was lost" "$lost" "$(value reconnects)"
 check "what is read is right" part 4500
 check "and there may be more again" imgstreamctl sessions 2

@@ -525,7 +525,8 @@ fault_set() {
 # shown.
 sweep() {
 	sweep_step=$1
-	if sweep_output=$($guestdisk faults ${LONG:+--all} "$@" 2>&1); then
+	# Who follows the results hears of it every minute or so.
+	if { sweep_output=$($guestdisk faults ${LONG:+--thorough /proc/self/fd/4} "$@" 2>&1); } 4>&1; then
 		note "$sweep_step: $sweep_output"
 	else
 		note "$sweep_output"

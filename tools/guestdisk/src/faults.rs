@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use clap::Subcommand;
 use imgstream_proto::disk::BLOCK_LEN;
 use imgstreamctl::device::control::{Control, Rates};
@@ -24,6 +24,9 @@ use crate::direct::{self, Access, Aligned};
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 /// More places than any call has: a sweep that gets here would never end.
 const MOST_PLACES: u32 = 10_000;
+
+/// Calls after which it is said how far a thorough sweep is.
+const ATTEMPTS_A_WORD: u32 = 20;
 
 /// The call that has to stand its allocations failing.
 #[derive(Subcommand)]
@@ -82,13 +85,18 @@ pub(crate) enum Step {
     },
 }
 
-/// Makes the call with its first allocation failing, its second one and so on; unless `all` are to, not with every one of
-/// the later ones, which are mostly the pages of one pool.
-pub(crate) fn sweep(step: &Step, all: bool) -> Result<()> {
+/// Makes the call with its first allocation failing, its second one and so on; not with every one of the later ones, which
+/// are mostly the pages of one pool. With more of them if it is to be `thorough`, and then says there how far it is.
+pub(crate) fn sweep(step: &Step, thorough: Option<&Path>) -> Result<()> {
     let mut failures = BTreeMap::<String, u32>::new();
     let mut nth = 0;
-    while nth < MOST_PLACES {
-        nth += if all { 1 } else { 1 + nth / 8 };
+    let stride = if thorough.is_some() { 32 } else { 8 };
+    for attempt in 1.. {
+        nth += 1 + nth / stride;
+        ensure!(nth < MOST_PLACES, "{MOST_PLACES} places, and no end");
+        if let Some(to) = thorough.filter(|_| attempt % ATTEMPTS_A_WORD == 0) {
+            fs::write(to, format!("# at place {nth}\n"))?;
+        }
         let tried = step.attempt(nth)?;
         if tried.outcome.is_ok() && tried.met && step.is_final() {
             return report(nth, &failures);
@@ -112,7 +120,7 @@ pub(crate) fn sweep(step: &Step, all: bool) -> Result<()> {
             return report(nth - 1, &failures);
         }
     }
-    bail!("{MOST_PLACES} places, and no end")
+    Ok(())
 }
 
 fn report(places: u32, failures: &BTreeMap<String, u32>) -> Result<()> {

@@ -180,9 +180,10 @@ enum Command {
     },
     /// Makes a call again and again, each time with the next allocation on its way failing.
     Faults {
-        /// With every allocation, also the hundredth of a kind.
-        #[arg(long)]
-        all: bool,
+        /// With more of the later ones, which are mostly the pages of one pool, and says how far it is in this file now and
+        /// then, as that takes minutes.
+        #[arg(long, value_name = "FILE")]
+        thorough: Option<PathBuf>,
         /// The call.
         #[command(subcommand)]
         step: faults::Step,
@@ -261,6 +262,6 @@ fn main() -> Result<()> {
             first,
             end,
         } => exercise::compare(&device, &expected, first, end),
-        Command::Faults { all, step } => faults::sweep(&step, all),
+        Command::Faults { thorough, step } => faults::sweep(&step, thorough.as_deref()),
     }
 }
