@@ -90,7 +90,7 @@ pub(crate) enum Step {
 pub(crate) fn sweep(step: &Step, thorough: Option<&Path>) -> Result<()> {
     let mut failures = BTreeMap::<String, u32>::new();
     let mut nth = 0;
-    let stride = if thorough.is_some() { 32 } else { 8 };
+    let stride = if thorough.is_some() { 16 } else { 8 };
     for attempt in 1.. {
         nth += 1 + nth / stride;
         ensure!(nth < MOST_PLACES, "{MOST_PLACES} places, and no end");
