@@ -18,6 +18,8 @@ mod link;
 mod links;
 mod repository;
 mod status;
+#[cfg(CONFIG_KUNIT = "y")]
+mod testing;
 mod transport;
 
 use crate::kapi::{

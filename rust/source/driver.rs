@@ -6,6 +6,8 @@
 //! ([`connection`]). What it does decide: in which order reads are submitted, and what is said on the console.
 
 mod connection;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 
 use super::{
     errors::{

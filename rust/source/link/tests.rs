@@ -17,73 +17,23 @@ mod suite {
                 testing::Asker,
                 Priority, //
             },
+            testing::{
+                is_connecting,
+                link,
+                source,
+                stranger,
+                take,
+                under_way,
+                OTHER, //
+            },
             Source, //
         },
     };
-    use core::net::{
-        Ipv4Addr,
-        SocketAddr,
-        SocketAddrV4, //
-    };
-    use imgstream_engine::session::{
-        Config,
-        Name,
-        Timing, //
-    };
-    use imgstream_proto::iscsi::digest::{
-        Digests,
-        Policy, //
-    };
+    use imgstream_proto::iscsi::digest::Digests;
     use Priority::{
         Background,
         Demand, //
     };
-
-    /// Nobody listens there.
-    const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
-
-    /// A link that is only said to be ready: those that there are say themselves that they are not.
-    const OTHER: u8 = 7;
-
-    fn repository() -> Result<Repository> {
-        let name = |name| Name::new(name).ok_or(EINVAL);
-        let portal = Some(SocketAddr::V4(NOWHERE));
-        let mut portals = [None; imgstream_proto::disk::superblock::PORTALS];
-        portals.iter_mut().take(1).for_each(|first| *first = portal);
-        Ok(Repository {
-            config: Config {
-                initiator_name: name("iqn.2026-11.example:initiator")?,
-                target_name: name("iqn.2026-11.example:target")?,
-                lun: 1,
-                isid: [0x80, 0, 0, 0, 0, 1],
-                seed: 1,
-                crc32c: crate::kapi::crypto::crc32c_append,
-                digests: Policy::Prefer,
-                identity: None,
-                timing: Timing::DEFAULT,
-            },
-            credentials: None,
-            portals,
-        })
-    }
-
-    /// A source that nobody kicks, with its first link.
-    fn source() -> Result<Source> {
-        Source::asleep(&repository()?)
-    }
-
-    /// The link of that number.
-    fn link(source: &Source, number: usize) -> Result<Arc<Link>> {
-        let roster = source.links.roster();
-        roster.get(number).cloned().flatten().ok_or(EINVAL)
-    }
-
-    /// How many fetches have not ended, and how many of them somebody waits for.
-    fn under_way(source: &Source) -> (u64, u64) {
-        let counters = source.counters();
-        let all = counters.fetches_inflight.load(Ordering::SeqCst);
-        (all, counters.demand_inflight.load(Ordering::SeqCst))
-    }
 
     /// Which fetch the link of that number would take.
     fn next(source: &Source, number: u8, idle: bool) -> Option<u64> {
@@ -91,20 +41,6 @@ mod suite {
         let at = fetch.lba_bytes / 512;
         source.links.put_back(fetch);
         Some(at)
-    }
-
-    /// Takes the next one away, as if it had ended well.
-    fn take(source: &Source) -> Option<u64> {
-        let fetch = source.links.next(0, true)?;
-        let number = fetch.lba_bytes / 512;
-        let mut ended = FetchQueue::new();
-        source.links.end(fetch, Ok(()), &mut ended);
-        ended.report();
-        Some(number)
-    }
-
-    fn is_connecting(link: &Link) -> bool {
-        link.status().snapshot().portal.is_some()
     }
 
     #[test]
@@ -250,6 +186,47 @@ mod suite {
     }
 
     #[test]
+    fn whose_turn_it_is_is_woken() -> Result {
+        let (source, asker) = (source()?, Asker::new()?);
+        source.links.want(4);
+        source.links.set_ready(OTHER, true);
+        // Nobody has woken them: who is connects, and says that it can take nothing.
+        for number in [1, 2, 3] {
+            source.add(number)?;
+        }
+        for (number, bytes) in [(1, 30), (2, 20), (3, 10)] {
+            source.links.post(number, Some(bytes));
+        }
+        let links = [link(&source, 1)?, link(&source, 2)?, link(&source, 3)?];
+        let [last, second, first] = links;
+        source.links.put_back(asker.fetch(1, Demand)?);
+        assert_eq!(next(&source, OTHER, false), None);
+        assert!(until(|| is_connecting(&first)));
+        // By who could take it until now.
+        assert!(until(|| is_connecting(&second)));
+        assert!(until(|| is_connecting(&last)));
+        source.links.set_ready(OTHER, false);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_session_has_is_hurried_once_and_ends_with_it() -> Result {
+        let (source, asker) = (source()?, Asker::new()?);
+        let fetch = asker.fetch(1, Background)?;
+        let first = link(&source, 0)?;
+        first.driver.lock().give(&source.links, 0, fetch)?;
+        assert_eq!(under_way(&source), (1, 0));
+        for _ in 0..2 {
+            source.hurry(512);
+            assert_eq!(under_way(&source), (1, 1));
+        }
+        source.stop();
+        assert_eq!(*asker.ended(), [(1, Err(Errno::Shutdown.into()))]);
+        assert_eq!(under_way(&source), (0, 0));
+        Ok(())
+    }
+
+    #[test]
     fn a_further_session_begins_when_another_one_is_ready() -> Result {
         let source = source()?;
         source.want_sessions(3)?;
@@ -297,8 +274,7 @@ mod suite {
         let source = source()?;
         source.links.want(2);
         // It has stood down, and nobody knows it.
-        let links = source.links.clone();
-        let further = Link::new(1, &repository()?, links, source.queue.clone())?;
+        let further = stranger(&source, 1)?;
         assert_eq!(further.driver.lock().due(&further), None);
         source.links.set_ready(OTHER, true);
         assert!(further.driver.lock().due(&further).is_some());
