@@ -29,7 +29,7 @@ pub fn tgt(target: &str, file: &Path) -> String {
     )
 }
 
-/// Commands for LIO's targetcli.
+/// Commands for LIO's targetcli, whose first LUN would be 0; tgt's is 1, and so is ours if none is named.
 pub fn lio(target: &str, name: &str, file: &Path, lun_bytes: u64) -> String {
     let file = file.display();
     let store = target_name(name);
@@ -37,7 +37,7 @@ pub fn lio(target: &str, name: &str, file: &Path, lun_bytes: u64) -> String {
     format!(
         "targetcli /backstores/fileio create name={store} file_or_dev={file} size={lun_bytes} write_back=false\n\
          targetcli /iscsi create {target}\n\
-         targetcli /iscsi/{target}/tpg1/luns create /backstores/fileio/{store}\n\
+         targetcli /iscsi/{target}/tpg1/luns create /backstores/fileio/{store} lun=1\n\
          targetcli /iscsi/{target}/tpg1 set attribute authentication=0 generate_node_acls=1 \
          cache_dynamic_acls=1 demo_mode_write_protect=1\n\
          targetcli saveconfig\n"
@@ -64,5 +64,6 @@ mod tests {
         let lio = lio(&target, "d", file, 4096);
         assert!(lio.contains("demo_mode_write_protect=1"));
         assert!(lio.contains("name=d file_or_dev=/srv/d.lun"));
+        assert!(lio.contains("luns create /backstores/fileio/d lun=1\n"));
     }
 }
