@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # CHAP with tgt: nothing is read without the right names and secrets, one-way and mutual, also after the target was killed and
-# came back. What keeps the module out is said; the secrets are said nowhere.
+# came back, for which no module of the kernel is asked for. What keeps the module out is said; the secrets are said nowhere.
 # On the stock kernel, because tgt knows MD5 and no other algorithm that we do, and the debug kernel has none.
 # needs-own-boot: the tgt of a boot has one list of accounts, for all tests in it
 # needs-file: image 32M lun image
@@ -19,7 +19,19 @@ refused() {
 	! attach_with "$user" short 2>/dev/null && dmesg | grep -q "CHAP cannot be done: a secret has 12 to 255 bytes; this one has 5"
 }
 
-plan 18
+# watch_requests: from now on, /tmp/asked has what the kernel asks modprobe for.
+watch_requests() {
+	printf '#!/bin/sh\necho "$@" >>/tmp/asked\n' >/tmp/modprobe
+	chmod +x /tmp/modprobe
+	echo /tmp/modprobe >/proc/sys/kernel/modprobe
+	: >/tmp/asked
+}
+# is_noted: it has, of a file system that nobody knows.
+is_noted() {
+	! mount -t nowhere none /mnt 2>/dev/null && grep -q "fs-nowhere" /tmp/asked
+}
+
+plan 20
 lay_out "$(disk disk)" >/tmp/places || bail "the disk cannot be laid out"
 
 target_chap $user $secret
@@ -30,11 +42,15 @@ unload
 check "with its secret" attach_with $user $secret
 check "it gets in" eventually ready
 check "and reads what the target has" right 1000
+# The disk that modules are on may be the one that waits for the target.
+watch_requests
 target_stop
 check "the target is gone" eventually kept_out .
 target_start
 check "it comes back, and the module gets in again" eventually ready
 check "and reads" right 2000
+equal "for which no module is asked for" "" "$(cat /tmp/asked)"
+check "what is asked for is noted" is_noted
 unload
 
 check "with a wrong secret" attach_with $user $wrong
