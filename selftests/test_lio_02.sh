@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# LIO in a machine of its own: everything is fetched through two network cards, while it closes its portals, loses its power
-# and comes back.
+# LIO in a machine of its own, set up by targetcli: everything is fetched through two network cards, while it closes its
+# portals, loses its power and comes back; then with CHAP.
 # needs-file: image 33562624 lun
 # needs-file: disk 192M
 # needs-disk: disk
@@ -9,6 +9,8 @@
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
+# shellcheck source=selftests/guest/chap.sh
+. /tests/chap.sh
 
 read_later() {
 	(into=/tmp/read be_reader "$1") &
@@ -19,10 +21,15 @@ read_right() {
 	$guestdisk verify /dev/imgstream0 image --start "$1" --blocks 1
 }
 
-plan 15
+# lay_out: a disk of which all is at the target.
+lay_out() {
+	$guestdisk disk "$(disk disk)" --portal 192.0.2.2:3260 --target "$own_target"
+}
+
+plan 21
 ip link set eth1 up
 ip addr add 192.0.2.1/24 dev eth1
-check "a disk is laid out" $guestdisk disk "$(disk disk)" --portal 192.0.2.2:3260 --target $own_target
+check "a disk is laid out" lay_out
 check "the module attaches it" load disk="$(disk disk)"
 imgstreamctl fill off
 check "what is not here is read" $guestdisk verify /dev/imgstream0 image --start 16 --blocks 500
@@ -53,4 +60,8 @@ eventually independent
 check "all of it is right" $guestdisk verify /dev/imgstream0 image --start 16
 equal "no reader has seen an error" "0 none" "$(value errors_read) $(value last_error)"
 check "the module goes" unload
+
+check "another disk is laid out" lay_out
+check "LIO wants CHAP from now on" host peer chap $user $secret $target_user $target_secret
+prove_both 2000
 finish

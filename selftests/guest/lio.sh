@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=sh disable=SC2154
-# LIO, the kernel's own target, by hand in configfs. Needs target_core_mod, target_core_file and iscsi_target_mod. What
-# tests do with it runs in a machine that serves itself, or in one of its own.
+# LIO, the kernel's own target, by hand in configfs, as tests exchange units under a session, which targetcli does not do
+# like this (peer-lio.sh has that). Needs target_core_mod, target_core_file and iscsi_target_mod.
 
 lio_core=/sys/kernel/config/target/core
 lio_iscsi=/sys/kernel/config/target/iscsi

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The second machine of a test, on a network that only the two of them have. It runs guest/peer-NAME.sh, which says
-"#! ready", then does what it is told, a line at a time, and says "#! did STATUS"."""
+"""The second machine of a test, on a network that only the two of them have, with Debian's kernel, as it is not
+what is tested. It runs guest/peer-NAME.sh, which says "#! ready", then does what it is told, a line at a time, and says
+"#! did STATUS"."""
 
 import shutil
 from pathlib import Path
 from typing import Iterator
 
 from .accel import accelerator
-from .config import SELFTESTS, Failed, kernel, say
+from .config import SELFTESTS, Failed, say, stock_kernel
 from .furnish import furnish
 from .initramfs import Initramfs
 from .qemu import Disk, Guest, Machine, TimedOut, faults
@@ -41,15 +42,16 @@ class Peer:
         self.lines = self.guest.lines()
 
     def _machine(self, directory: Path) -> Machine:
-        booted = kernel()
+        booted = stock_kernel()
         initramfs = Initramfs(directory / "root", booted)
         furnish(initramfs, [self.role])
         initramfs.write(f"tests/{self.role.name}.env", "BOOT=1\nktap_number=0\nktap_failed=0\n")
         near, far = self.links()
         machine = Machine(booted.image, directory / "initrd", directory, accelerator(), booted.cmdline)
         machine.network = False
+        machine.usr = True
         machine.link = (far, near)
-        machine.memory_mib = booted.memory_factor * self.role.memory_mib
+        machine.memory_mib = self.role.memory_mib
         machine.disks.append(Disk(self.file, "peer"))
         initramfs.pack(machine.initramfs)
         shutil.rmtree(directory / "root")

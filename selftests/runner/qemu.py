@@ -59,6 +59,8 @@ class Machine:
     network: bool = True
     # Our end of a cable to another machine, and theirs.
     link: tuple[str, str] | None = None
+    # Whether it can mount our /usr, read-only, as the 9p file system "usr": more programs than an initramfs should hold.
+    usr: bool = False
 
     def command(self) -> list[str]:
         """QEMU's command line."""
@@ -76,6 +78,8 @@ class Machine:
         if self.link:
             ends = [f"{end}.type=unix,{end}.path={path}" for end, path in zip(("local", "remote"), self.link)]
             words += ["-netdev", f"dgram,id=link,{','.join(ends)}", "-device", "virtio-net-pci,netdev=link"]
+        if self.usr:
+            words += ["-virtfs", "local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap"]
         for number, disk in enumerate(self.disks):
             read_only = "on" if disk.read_only else "off"
             words += ["-drive", f"file={disk.file},if=none,id=d{number},format=raw,discard=unmap,read-only={read_only}"]
