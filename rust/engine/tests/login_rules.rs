@@ -6,8 +6,10 @@
 mod common;
 
 use common::{config, image, target, Rig};
-use imgstream_engine::session::{Config, Name, Reason, RedirectError, Stage, Violation};
-use imgstream_proto::iscsi::bhs::{flag, LoginRequest};
+use imgstream_engine::session::{
+    Config, Name, Reason, RedirectError, Session, Stage, Violation, Want, SCRATCH_BYTES,
+};
+use imgstream_proto::iscsi::bhs::{flag, opcode, LoginRequest, LoginResponse};
 use imgstream_proto::iscsi::text::Pairs;
 use imgstream_testtarget::{Damage, Fault, LoginFault, Phase, Plan, ReadFault};
 
@@ -208,6 +210,27 @@ fn l4_one_tag_and_one_command_number_for_the_whole_login() {
 }
 
 #[test]
+fn l4_an_answer_to_half_a_request_ends_the_login() {
+    let mut session = Session::new(config(), vec![0; SCRATCH_BYTES]).unwrap();
+    session.connected(0);
+    let request = LoginRequest::decode(session.out().first_chunk().unwrap());
+    let most = session.out().len() - 1;
+    session.sent(most);
+    let answer = LoginResponse {
+        opcode: opcode::LOGIN_RESPONSE,
+        itt: request.itt,
+        ..LoginResponse::default()
+    };
+    match session.want() {
+        Want::Control(buffer) => buffer.copy_from_slice(&answer.encode()),
+        other => panic!("{other:?}"),
+    }
+    session.got(48, 0);
+    let early = Reason::Protocol(Violation::Early);
+    assert_eq!(session.last_reason(), Some(early));
+}
+
+#[test]
 fn l5_one_isid_no_handle_in_requests_and_one_in_the_last_answer() {
     for (request, _) in requests(|rig| rig.target.settings.text_piece = Some(100)) {
         assert_eq!(
@@ -341,8 +364,9 @@ fn l7_keys_that_nobody_knows_are_answered_notunderstood_and_answers_are_not_answ
     ] {
         assert_eq!(answer(key, "7"), "NotUnderstood", "{key}");
     }
+    // In the first answer, behind which another request comes, which would have it.
     for value in ["NotUnderstood", "Reject", "Irrelevant"] {
-        let mut rig = rig([fault(1, text(&format!("X-key={value}\0")))]);
+        let mut rig = rig([fault(0, text(&format!("X-key={value}\0")))]);
         rig.run(|rig| rig.session.stage() == Stage::Ready);
         let asked = rig.target.login_requests.iter();
         assert!(!asked
