@@ -66,6 +66,18 @@ fn a_reset_at_any_byte_of_a_session_loses_nothing() {
     }
 }
 
+#[test]
+fn nothing_of_a_long_read_is_kept_over_a_new_connection() {
+    // Its second command loses the connection; the first one is issued again, too.
+    let reset = Plan::once(1, Fault::Read(ReadFault::Reset(100)));
+    let mut rig = Rig::new(config(), target(1024 * KIB).plan(reset));
+    rig.read(0, 0, 524_288);
+    rig.run_reads();
+    rig.check(&image(1024 * KIB));
+    assert!(rig.all_good());
+    assert_eq!((rig.target.connections, rig.target.reads), (2, 4));
+}
+
 /// Faults of one read, and what they are called.
 fn violations() -> Vec<(ReadFault, Reason)> {
     let short = |received| Violation::ShortRead {
