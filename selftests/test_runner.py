@@ -10,7 +10,8 @@ from unittest import mock
 from runner.boot import Group
 from runner.config import Failed
 from runner.ktap import Report
-from runner.qemu import TimedOut, faults, is_early_int3
+from runner.peer import Peer
+from runner.qemu import EarlyDeaths, Ended, TimedOut, faults, is_early_int3
 from runner.test import Test, group, read_test
 from runner.volatile import SECTOR, Cache
 
@@ -105,6 +106,70 @@ class KernelLog(unittest.TestCase):
         self.assertTrue(is_early_int3(INT3 + OURS))
         self.assertFalse(is_early_int3(OURS + INT3))
         self.assertFalse(is_early_int3(OURS))
+
+
+class FakeMachine:
+    """A second machine with this log, that says this."""
+
+    def __init__(self, log: str, said: list[str]):
+        self.texts = (log, said)
+
+    def lines(self) -> Iterator[str]:
+        """What it says."""
+        return iter(self.texts[1])
+
+    def log(self) -> str:
+        """Its kernel's messages."""
+        return self.texts[0]
+
+    def cut(self) -> None:
+        """Ends it."""
+
+    def __exit__(self) -> None:
+        pass
+
+
+class SecondMachine(unittest.TestCase):
+    """Its start."""
+
+    DIES = (INT3, [])
+    STARTS = (OURS, ["#! ready"])
+
+    def started(self, *boots: tuple[str, list[str]]) -> int:
+        """How many early deaths were forgiven if it boots like that, one time after the other."""
+        role = "runner.peer.read_test", lambda path: Test(path)
+        machines = [FakeMachine(*boot) for boot in boots]
+        with mock.patch(*role), mock.patch("runner.peer.Guest", side_effect=machines), mock.patch.object(Peer, "_machine"):
+            test = Test(Path("test_a_01.sh"), peer=("lio", "disk"))
+            peer = Peer(test, Path("vm1"), EarlyDeaths())
+            peer.start()
+            return peer.early_deaths.count
+
+    def test_it_is_booted_again_after_an_early_death(self) -> None:
+        self.assertEqual(self.started(self.STARTS), 0)
+        self.assertEqual(self.started(self.DIES, self.DIES, self.STARTS), 2)
+
+    def test_nothing_else_is_forgiven(self) -> None:
+        for boots in ([("", [])], [(OURS, ["a word"])], 4 * [self.DIES]):
+            with self.assertRaises(Failed):
+                self.started(*boots)
+
+
+class OutsideOfATest(unittest.TestCase):
+    """What goes wrong before a test begins, or between two."""
+
+    def test_it_counts_against_those_that_have_not_ended(self) -> None:
+        for error in Failed("tgtd did not start"), Ended("QEMU did not start"), BrokenPipeError():
+            with tempfile.TemporaryDirectory() as name, mock.patch("runner.test.BUILD", Path(name)):
+                group = Group([Test(Path("test_a_01.sh")), Test(Path("test_a_02.sh"))], Path(name) / "vm1", False)
+                ended = group.outcomes["test_a_01"]
+                ended.status = 0
+                for line in ("1..1", "ok 1 - a"):
+                    ended.report.read(line)
+                with mock.patch.object(group, "_run", side_effect=error):
+                    failed = [outcome.report.complaints for outcome in group.run().values()]
+            self.assertEqual(failed[0], [])
+            self.assertIn(str(error), failed[1])
 
 
 class WantedFaults(unittest.TestCase):

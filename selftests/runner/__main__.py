@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Iterator
 
 from .boot import Group, Outcome
-from .config import BUILD, SELFTESTS, Failed, flavor, jobs, say
+from .config import BUILD, SELFTESTS, Failed, flavor, jobs, kernel, say
 from .test import Test, group, read_test
 
 
@@ -37,6 +37,13 @@ def _chosen(names: list[str]) -> list[Test]:
     return [test for test in tests if test.name not in elsewhere + later]
 
 
+def _need_modules(tests: list[Test]) -> None:
+    """Whether what they load is built."""
+    for module in ["imgstream.ko"] + [module for test in tests for module in test.own_modules]:
+        if not (kernel().ours / module).exists():
+            raise Failed(f"{kernel().ours / module} is not there: make module, with KERNEL=debug for the debug kernel")
+
+
 def _show(number: int, name: str, outcome: Outcome) -> None:
     report = outcome.report
     word = "not ok" if report.failed else "ok"
@@ -45,7 +52,7 @@ def _show(number: int, name: str, outcome: Outcome) -> None:
         for line in outcome.output:
             print(f"    {line}")
         for complaint in report.complaints:
-            print(f"    # {complaint}")
+            print(f"    # failed: {complaint}")
     print(f"{word} {number} - {name} # {numbers}, {outcome.seconds:.0f} s", flush=True)
 
 
@@ -53,12 +60,8 @@ def _boots(groups: list[Group], at_once: int) -> Iterator[dict[str, Outcome]]:
     """Runs them, so many at a time; how their tests went, as they end."""
     with ThreadPoolExecutor(at_once) as pool:
         running: list[Future[dict[str, Outcome]]] = [pool.submit(together.run) for together in groups]
-        try:
-            for ended in as_completed(running):
-                yield ended.result()
-        finally:
-            # After an error nobody wants the others.
-            pool.shutdown(wait=False, cancel_futures=True)
+        for ended in as_completed(running):
+            yield ended.result()
 
 
 def _run(tests: list[Test], verbose: bool) -> tuple[int, int]:
@@ -78,7 +81,7 @@ def _run(tests: list[Test], verbose: bool) -> tuple[int, int]:
             _show(number, name, outcome)
             passed += outcome.report.passed
             failed += outcome.report.failed
-    if deaths := sum(together.early_deaths for together in groups):
+    if deaths := sum(together.early_deaths.count for together in groups):
         say(f"{deaths} boots were repeated because of QEMU's known early fault (Oops: int3)")
     return passed, failed
 
@@ -88,7 +91,9 @@ def main() -> int:
     arguments = _arguments()
     start = time.monotonic()
     try:
-        passed, failed = _run(_chosen(arguments.tests), arguments.verbose)
+        tests = _chosen(arguments.tests)
+        _need_modules(tests)
+        passed, failed = _run(tests, arguments.verbose)
     except Failed as error:
         say(str(error))
         return 2

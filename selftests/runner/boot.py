@@ -15,7 +15,7 @@ from .initramfs import Initramfs, needed_by
 from .ktap import Report
 from .monitor import unplug, wake_when_asleep
 from .peer import Peer
-from .qemu import Disk, Guest, Machine, TimedOut, faults, is_early_int3
+from .qemu import Disk, EarlyDeaths, Ended, Guest, Machine, TimedOut, faults
 from .target import Target, target_name
 from .test import Test
 from .volatile import Volatile
@@ -24,7 +24,6 @@ from .volatile import Volatile
 PATIENCE_S = 300
 # So does a test that goes on talking without a result.
 RESULT_PATIENCE_S = 900
-EARLY_DEATHS_ALLOWED = 3
 
 
 @dataclass
@@ -52,11 +51,22 @@ class Group:
         self.outcomes = {test.name: Outcome() for test in tests}
         self.target: Target | None = None
         self.peer: Peer | None = None
-        self.early_deaths = 0
+        self.early_deaths = EarlyDeaths()
         self.again: str | None = None
         self.volatile: list[Volatile] = []
 
     def run(self) -> dict[str, Outcome]:
+        """Runs them. What goes wrong outside of a test counts against those that have not ended."""
+        try:
+            self._run()
+        except (Failed, Ended, OSError) as error:
+            for outcome in self.outcomes.values():
+                if outcome.status is None:
+                    outcome.report.complaints.append(str(error))
+        self.finish()
+        return self.outcomes
+
+    def _run(self) -> None:
         """Boots until every test has had its turn."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
@@ -69,13 +79,12 @@ class Group:
         }
         digests = {target_name(test, name) for test in self.tests.values() for name in test.digests}
         self.target = Target(files, self.directory, digests) if files else None
-        self.peer = next((Peer(test, self.directory) for test in self.tests.values() if test.peer), None)
+        self.peer = next((Peer(test, self.directory, self.early_deaths) for test in self.tests.values() if test.peer), None)
         try:
             if self.target:
                 self.target.start()
             if self.peer:
                 self.peer.start()
-                self.peer.ready()
             boots = 0
             while waiting := self._waiting():
                 boots += 1
@@ -85,8 +94,6 @@ class Group:
             if self.target:
                 self.target.stop()
             self._cut_peer()
-        self.finish()
-        return self.outcomes
 
     def finish(self) -> None:
         """Judges each test as a whole. If all have passed, their disks go and the logs stay; else everything is kept."""
@@ -124,9 +131,7 @@ class Group:
         self.volatile.clear()
         log = guest.log()
         if not any(self.outcomes[name].begun for name in names) or current:
-            if is_early_int3(log) and self.early_deaths < EARLY_DEATHS_ALLOWED:
-                self.early_deaths += 1
-                say(f"QEMU's known fault 'Oops: int3' before any code of ours ran: booting again ({self.early_deaths})")
+            if self.early_deaths.forgive(log):
                 for name in names:
                     self.tests[name].make_files()
                     self.outcomes[name] = Outcome()
@@ -196,7 +201,6 @@ class Group:
             self._cut_peer()
         elif self.peer and words == ["peer", "start"]:
             self.peer.start()
-            self.peer.ready()
         elif self.peer and words[:1] == ["peer"]:
             return "ok" if self.peer.order(words[1:]) else "failed"
         elif self.target and words[:1] == ["target-chap"]:
@@ -218,8 +222,6 @@ class Group:
         furnish(initramfs, tests)
         initramfs.add_modules(needed_by(booted.ours / "imgstream.ko"))
         for module in ["imgstream.ko"] + [module for test in tests for module in test.own_modules]:
-            if not (booted.ours / module).exists():
-                raise Failed(f"{booted.ours / module} is not there: make module, with KERNEL=debug for the debug kernel")
             initramfs.add(booted.ours / module, f"modules/{Path(module).name}")
         machine = Machine(
             booted.image,

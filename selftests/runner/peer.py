@@ -11,7 +11,7 @@ from .accel import accelerator
 from .config import SELFTESTS, Failed, say, stock_kernel
 from .furnish import furnish
 from .initramfs import Initramfs
-from .qemu import Disk, Guest, Machine, TimedOut, faults
+from .qemu import Disk, EarlyDeaths, Guest, Machine, TimedOut, faults
 from .test import Test, read_test
 
 PATIENCE_S = 300
@@ -20,12 +20,13 @@ PATIENCE_S = 300
 class Peer:
     """It, from when it is started until it is cut off. Can be started again, with the same disk."""
 
-    def __init__(self, test: Test, directory: Path):
+    def __init__(self, test: Test, directory: Path, early_deaths: EarlyDeaths):
         assert test.peer
         name, file = test.peer
         self.role = read_test(SELFTESTS / f"guest/peer-{name}.sh")
         self.file = test.directory() / file
         self.directory = directory
+        self.early_deaths = early_deaths
         self.guest: Guest | None = None
         self.lines: Iterator[str] = iter(())
         self.starts = 0
@@ -35,11 +36,18 @@ class Peer:
         return f"{self.directory}/near", f"{self.directory}/far"
 
     def start(self) -> None:
-        """Switches it on."""
+        """Switches it on, and waits until it does what it is for."""
         self.starts += 1
         directory = self.directory / f"peer{self.starts}"
         self.guest = Guest(self._machine(directory), PATIENCE_S)
         self.lines = self.guest.lines()
+        try:
+            self._heard("ready")
+        except Failed:
+            if not self.early_deaths.forgive(self.guest.log()):
+                raise
+            self.cut()
+            self.start()
 
     def _machine(self, directory: Path) -> Machine:
         booted = stock_kernel()
@@ -68,10 +76,6 @@ class Peer:
         except TimedOut:
             pass
         raise Failed(f"the second machine is silent: see {self.directory}/peer{self.starts}/console.log")
-
-    def ready(self) -> None:
-        """Waits until it does what it is for."""
-        self._heard("ready")
 
     def order(self, words: list[str]) -> bool:
         """Has it do something."""

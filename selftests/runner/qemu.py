@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator
 
+from .config import say
+
 # What the kernel says when something is wrong in it.
 FAULT = re.compile(
     r"\b(WARNING:|BUG:|Oops|UBSAN:|KASAN:|KFENCE:|INFO: task .* blocked|INFO: .*(stall|lockup)|"
@@ -19,6 +21,7 @@ FAULT = re.compile(
 # QEMU's TCG can take a CPU through code that the other CPU is patching; the stock kernel then dies early. A known fault of
 # the emulation, named and counted, and believed only before any code of ours is in the kernel.
 EARLY_INT3 = re.compile(r"Oops: int3")
+EARLY_DEATHS_ALLOWED = 3
 OURS_LOADED = re.compile(r"imgstream: loading out-of-tree module")
 
 # On a busy computer TCG can leave a CPU halted although its timer has expired. If that was the only one, and was set once,
@@ -159,6 +162,21 @@ class Guest:
 def faults(log: str) -> list[str]:
     """Lines of a kernel log that tell of a fault."""
     return [line for line in log.splitlines() if FAULT.search(line)]
+
+
+class EarlyDeaths:
+    """Boots that the known fault has ended, of a group's machines."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def forgive(self, log: str) -> bool:
+        """Whether that is how the machine with this log ended, so that it may be booted again."""
+        if not is_early_int3(log) or self.count == EARLY_DEATHS_ALLOWED:
+            return False
+        self.count += 1
+        say(f"QEMU's known fault 'Oops: int3' before any code of ours ran: booting again ({self.count})")
+        return True
 
 
 def is_early_int3(log: str) -> bool:
