@@ -159,7 +159,7 @@ class OutsideOfATest(unittest.TestCase):
     """What goes wrong before a test begins, or between two."""
 
     def test_it_counts_against_those_that_have_not_ended(self) -> None:
-        for error in Failed("tgtd did not start"), Ended("QEMU did not start"), BrokenPipeError():
+        for error in Failed("tgtd did not start"), Ended("QEMU did not start"), ValueError("no JSON"):
             with tempfile.TemporaryDirectory() as name, mock.patch("runner.test.BUILD", Path(name)):
                 group = Group([Test(Path("test_a_01.sh")), Test(Path("test_a_02.sh"))], Path(name) / "vm1", False)
                 ended = group.outcomes["test_a_01"]
@@ -169,7 +169,7 @@ class OutsideOfATest(unittest.TestCase):
                 with mock.patch.object(group, "_run", side_effect=error):
                     failed = [outcome.report.complaints for outcome in group.run().values()]
             self.assertEqual(failed[0], [])
-            self.assertIn(str(error), failed[1])
+            self.assertIn(str(error), failed[1][0])
 
 
 class WantedFaults(unittest.TestCase):

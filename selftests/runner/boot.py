@@ -15,7 +15,7 @@ from .initramfs import Initramfs, needed_by
 from .ktap import Report
 from .monitor import unplug, wake_when_asleep
 from .peer import Peer
-from .qemu import Disk, EarlyDeaths, Ended, Guest, Machine, TimedOut, faults
+from .qemu import Disk, EarlyDeaths, Guest, Machine, TimedOut, faults
 from .target import Target, target_name
 from .test import Test
 from .volatile import Volatile
@@ -59,12 +59,17 @@ class Group:
         """Runs them. What goes wrong outside of a test counts against those that have not ended."""
         try:
             self._run()
-        except (Failed, Ended, OSError) as error:
-            for outcome in self.outcomes.values():
-                if outcome.status is None:
-                    outcome.report.complaints.append(str(error))
+        except Failed as error:
+            self._blame(str(error))
+        except Exception as error:  # The others go on, whatever it was.
+            self._blame(repr(error))
         self.finish()
         return self.outcomes
+
+    def _blame(self, complaint: str) -> None:
+        for outcome in self.outcomes.values():
+            if outcome.status is None:
+                outcome.report.complaints.append(complaint)
 
     def _run(self) -> None:
         """Boots until every test has had its turn."""

@@ -27,6 +27,11 @@ OURS_LOADED = re.compile(r"imgstream: loading out-of-tree module")
 # On a busy computer TCG can leave a CPU halted although its timer has expired. If that was the only one, and was set once,
 # nothing wakes it again; a tick that comes again and again does.
 TICKS = "nohz=off highres=off"
+# The kernel's watchdog of the TSC waits for the other CPU with interrupts off, and looks at the time to see when it has
+# waited long enough (watchdog_wait_seq in kernel/time/clocksource.c). Before a better clock has replaced the jiffies that
+# time stands still while the CPU that counts them waits. If the other one is in the stop_machine() that is to replace the
+# clock, both wait for ever. An emulated CPU is slow enough for that, once in a hundred boots.
+NO_WATCHDOG = "tsc=nowatchdog"
 
 
 class Ended(Exception):
@@ -75,7 +80,7 @@ class Machine:
         # Whether the timer ticks in the first milliseconds says more about this computer's other work than about the machine.
         options = f"console=ttyS0 panic=-1 no_timer_check {self.cmdline}"
         if self.accelerator.startswith("tcg"):
-            options += f" {TICKS}"
+            options += f" {TICKS} {NO_WATCHDOG}"
         words += ["-append", options]
         words += ["-nic", "user,model=virtio-net-pci" if self.network else "none"]
         if self.link:
