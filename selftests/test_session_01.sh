@@ -45,6 +45,23 @@ others_are_through() {
 	[ "$through" = 2 ]
 }
 
+# read_three FIRST: three blocks are asked for, which are not here yet, by $readers. have_come "TEXT" FIRST: they came, right.
+read_three() {
+	readers=
+	for block in "$1" $(($1 + 1)) $(($1 + 2)); do
+		(into=/tmp/read$block be_reader "$block") &
+		readers="$readers $!"
+	done
+	eventually under_way 3
+}
+have_come() {
+	# shellcheck disable=SC2086
+	wait $readers
+	for block in "$2" $(($2 + 1)) $(($2 + 2)); do
+		check "$1 ($block)" cmp -n 4096 /tmp/read"$block" /tmp/image 0 $((block * 4096))
+	done
+}
+
 # reads_on FIRST PIECES: becomes one that reads so many pieces of 64 blocks.
 reads_on() {
 	exec dd if=/dev/imgstream0 of=/dev/null bs=256k iflag=skip_bytes,direct skip=$(($1 * 4096)) count="$2" 2>/dev/null
@@ -94,12 +111,7 @@ lost=$(value reconnects)
 drop_from "$(connections | head -n 1)"
 # Slowly, so that each session has one of them.
 worsen delay 400ms
-readers=
-for block in 3000 3001 3002; do
-	(into=/tmp/read$block be_reader $block) &
-	readers="$readers $!"
-done
-eventually under_way 3
+read_three 3000
 mend
 eventually others_are_through
 sleep 1
@@ -107,31 +119,18 @@ check "while one is silent, others are read" part 3500 20
 check "before it is given up" one_reads
 equal "as nobody has done yet" "$lost" "$(value reconnects)"
 undo
-# shellcheck disable=SC2086
-wait $readers
-for block in 3000 3001 3002; do
-	check "what it had to bring has come ($block)" cmp -n 4096 /tmp/read$block /tmp/image 0 $((block * 4096))
-done
+have_come "what it had to bring has come" 3000
 
 eventually sessions_are "3 of 3"
 lost=$(value reconnects)
 ended=$(logouts)
 worsen delay 5s
-readers=
-for block in 4000 4001 4002; do
-	(into=/tmp/read$block be_reader $block) &
-	readers="$readers $!"
-done
-eventually under_way 3
+read_three 4000
 check "there may be fewer, while each of them reads" imgstreamctl sessions 1
 sleep 1
 equal "no session leaves with its read" "$ended" "$(logouts)"
 mend
-# shellcheck disable=SC2086
-wait $readers
-for block in 4000 4001 4002; do
-	check "which comes ($block)" cmp -n 4096 /tmp/read$block /tmp/image 0 $((block * 4096))
-done
+have_come "which comes" 4000
 eventually sessions_are "1 of 1"
 eventually one_is_left
 # A packet may have been sent twice.
