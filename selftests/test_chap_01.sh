@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # CHAP with tgt: nothing is read without the right names and secrets, one-way and mutual, also after the target was killed and
 # came back, for which no module of the kernel is asked for. What keeps the module out is said; the secrets are said nowhere.
-# On the stock kernel, because tgt knows MD5 and no other algorithm that we do, and the debug kernel has none.
+# tgt knows MD5, and no other algorithm that we do.
 # needs-own-boot: the tgt of a boot has one list of accounts, for all tests in it
 # needs-file: image 32M lun image
 # needs-file: disk 192M

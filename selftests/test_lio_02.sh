@@ -21,15 +21,15 @@ read_right() {
 	$guestdisk verify /dev/imgstream0 image --start "$1" --blocks 1
 }
 
-# lay_out: a disk of which all is at the target.
-lay_out() {
+# lay_out_absent: a disk of which all is at the target.
+lay_out_absent() {
 	$guestdisk disk "$(disk disk)" --portal 192.0.2.2:3260 --target "$own_target"
 }
 
 plan 21
 ip link set eth1 up
 ip addr add 192.0.2.1/24 dev eth1
-check "a disk is laid out" lay_out
+check "a disk is laid out" lay_out_absent
 check "the module attaches it" load disk="$(disk disk)"
 imgstreamctl fill off
 check "what is not here is read" $guestdisk verify /dev/imgstream0 image --start 16 --blocks 500
@@ -61,7 +61,7 @@ check "all of it is right" $guestdisk verify /dev/imgstream0 image --start 16
 equal "no reader has seen an error" "0 none" "$(value errors_read) $(value last_error)"
 check "the module goes" unload
 
-check "another disk is laid out" lay_out
+check "another disk is laid out" lay_out_absent
 check "LIO wants CHAP from now on" host peer chap $user $secret $target_user $target_secret
 prove_both 2000
 finish
