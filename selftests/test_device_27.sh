@@ -33,7 +33,7 @@ discards() {
 	blkdiscard -o $(($1 * 4096)) -l $(($2 * 4096)) /dev/imgstream0
 }
 
-plan 12
+plan 13
 check "a disk is laid out" lay_out "$(disk disk)"
 check "the module attaches it" load disk="$(disk disk)"
 imgstreamctl fill off
@@ -46,6 +46,9 @@ counts "durable writes" "0 80 0" writes 5300 4096 10 ,dsync
 counts "discards of blocks, for which nothing is done on the disk" "0 0 80" discards 5300 10
 counts "zeroes that are read" "80 0 0" reads 5300 10
 counts "a part of a block of zeroes that is written" "0 1 0" writes 5301 512 1
+echo 0 >/sys/block/imgstream0/queue/iostats
+counts "nothing is counted where nothing is to be" "0 0 0" reads 5400 10
+echo 1 >/sys/block/imgstream0/queue/iostats
 equal "nothing is under way" 0 "$(awk '{ print $9 }' /sys/block/imgstream0/stat)"
 check "the module goes" unload
 finish
