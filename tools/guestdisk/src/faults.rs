@@ -89,9 +89,10 @@ pub(crate) enum Step {
 /// are mostly the pages of one pool. With more of them if it is to be `thorough`, and then says there how far it is.
 pub(crate) fn sweep(step: &Step, thorough: Option<&Path>) -> Result<()> {
     let mut failures = BTreeMap::<String, u32>::new();
-    let mut nth = 0;
+    let (mut nth, mut attempt) = (0, 0);
     let stride = if thorough.is_some() { 16 } else { 8 };
-    for attempt in 1.. {
+    loop {
+        attempt += 1;
         nth += 1 + nth / stride;
         ensure!(nth < MOST_PLACES, "{MOST_PLACES} places, and no end");
         if let Some(to) = thorough.filter(|_| attempt % ATTEMPTS_A_WORD == 0) {
@@ -120,7 +121,6 @@ pub(crate) fn sweep(step: &Step, thorough: Option<&Path>) -> Result<()> {
             return report(nth - 1, &failures);
         }
     }
-    Ok(())
 }
 
 fn report(places: u32, failures: &BTreeMap<String, u32>) -> Result<()> {
