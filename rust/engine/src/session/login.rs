@@ -448,12 +448,11 @@ impl Login {
     fn take_other(&mut self, name: &str, value: &str, text: &mut Writer<'_>) -> Result<(), Reason> {
         match name {
             "AuthMethod" if value != "None" => return Err(Reason::Authentication),
-            "AuthMethod" | "TargetAlias" | "TargetAddress" => {}
+            // The last one only tells what the target is (13.26.2).
+            "AuthMethod" | "TargetAlias" | "TargetAddress" | "X#NodeArchitecture" => {}
             PORTAL_GROUP => return self.take_group(value),
             // 13.23: must be understood, and one value of the list chosen; this one asks for nothing.
             "TaskReporting" => text.pair(name, task_reporting(value)),
-            // 13.26.2: only tells what the target is.
-            "X#NodeArchitecture" => {}
             // 13.24: the lower level counts, and RFC 7143 is 1.
             "iSCSIProtocolLevel" => match parse_number(value) {
                 Some(level) => text.pair(name, level.min(1)),
