@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use imgstream_initiator::{Account, Credentials};
+use imgstream_initiator::{random, Account, Credentials};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -50,10 +50,8 @@ pub fn create(path: &Path, user: &str, target_user: Option<&str>) -> Result<()> 
 
 fn new_account(text: &mut String, whose: &str, name: &str) -> Result<()> {
     let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-    let flags = rustix::rand::GetRandomFlags::empty();
-    if rustix::rand::getrandom(&mut *secret, flags) != Ok(SECRET_BYTES) {
-        return Err(Error::Other("the kernel gives no random numbers".into()));
-    }
+    random(&mut *secret)
+        .map_err(|e| Error::Other(format!("the kernel gives no random numbers: {e}")))?;
     let _ = write!(text, "{whose}user={name}\n{whose}secret=");
     for byte in secret.iter() {
         let _ = write!(text, "{byte:02x}");

@@ -2,6 +2,8 @@
 
 //! The one-way functions of CHAP, and random bytes.
 
+use std::io;
+
 use imgstream_engine::session::Crypto;
 use sha2::Digest;
 
@@ -11,19 +13,21 @@ pub(crate) const CRYPTO: Crypto = Crypto {
     sha1: Some(|message, digest| *digest = sha1::Sha1::digest(message).into()),
     sha256: Some(|message, digest| *digest = sha2::Sha256::digest(message).into()),
     sha3_256: Some(|message, digest| *digest = sha3::Sha3_256::digest(message).into()),
-    random,
+    // If there are none, the zeroes that are left are not taken for a fresh challenge a second time.
+    random: |bytes| drop(random(bytes)),
 };
 
-/// From the kernel. If it has none, the zeroes that are left are not taken for a fresh challenge a second time.
-fn random(bytes: &mut [u8]) {
+/// Fills `bytes` from the kernel's random numbers, which may not be there in a very old kernel or under seccomp.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
             Ok(some) => filled += some,
             Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return,
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -47,8 +51,8 @@ mod tests {
     #[test]
     fn random_bytes_differ() {
         let (mut a, mut b) = ([0; 16], [0; 16]);
-        random(&mut a);
-        random(&mut b);
+        random(&mut a).unwrap();
+        random(&mut b).unwrap();
         assert_ne!(a, b);
     }
 }

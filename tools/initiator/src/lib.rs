@@ -27,6 +27,7 @@ use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use crypto::random;
 pub use discover::{discover, DiscoveredPortal, DiscoveredTarget};
 pub use error::Error;
 pub use imgstream_engine::session::{
