@@ -90,13 +90,15 @@ gone_or_done() {
 	gone || independent
 }
 
-# kill_target: while work goes on, the target ends in the middle of it, and comes back.
+# kill_target: while work goes on, the target ends in the middle of it, and comes back. That is said, as a computer that has
+# other work takes many minutes for a load.
 kill_target() {
 	eventually ready_or_done
 	eventually fetched_more $(($(value fetched_bytes) + 524288))
 	stop_serving
 	eventually gone_or_done
 	serve /tmp/image
+	note "the target is back"
 }
 
 work_has_ended() {
@@ -121,7 +123,10 @@ load_on() {
 	for _ in 3 4; do
 		work_has_ended || kill_target
 	done
-	eventually work_has_ended
+	eventually ended $fio
+	note "fio has ended"
+	eventually ended $exercise
+	note "the model has ended"
 	rm /tmp/load
 	wait $fio
 	check "$2: fio reads what it wrote" said_well $? /tmp/fio
