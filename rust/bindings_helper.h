@@ -15,6 +15,7 @@
 #include <linux/random.h>
 
 #include "blk.h"
+#include "crash.h"
 #include "lock.h"
 #include "memalloc.h"
 #include "net.h"

@@ -10,6 +10,7 @@ mod ioctl;
 use crate::{
     device::Device,
     kapi::{
+        crash,
         errno::Errno,
         misc::{
             FileOperations,
@@ -136,9 +137,11 @@ impl Manager {
         if attached.is_some() {
             return Err(Refusal::Attached);
         }
-        let device = Device::attach(path).inspect_err(|refusal| {
-            pr_err!("{path:?} is not attached: {}\n", refusal.sentence());
-        })?;
+        let device = not_in_crash_kernel()
+            .and_then(|()| Device::attach(path))
+            .inspect_err(|refusal| {
+                pr_err!("{path:?} is not attached: {}\n", refusal.sentence());
+            })?;
         let files = files(&device);
         if files.is_none() {
             pr_err!("{path:?} is attached, but there is no memory for its files in sysfs\n");
@@ -186,6 +189,14 @@ impl Manager {
     }
 }
 
+/// A kernel of kdump has little memory, few drivers and one thing to do; it leaves the disk as the crash has left it.
+fn not_in_crash_kernel() -> Result<(), Refusal> {
+    if crash::is_kdump_kernel() {
+        return Err(Refusal::CrashKernel);
+    }
+    Ok(())
+}
+
 fn files(device: &Arc<Device>) -> Option<Group<Shown>> {
     let shown = Arc::new(Shown(device.clone()), GFP_KERNEL).ok()?;
     device.with_disk(|disk| Group::new(disk, shown))?.ok()
@@ -199,7 +210,9 @@ fn errno(refusal: Refusal) -> Error {
         Refusal::NotAttached => ENXIO,
         Refusal::Memory => ENOMEM,
         Refusal::DiskError | Refusal::Degraded => EIO,
-        Refusal::Committing | Refusal::NotCommitting | Refusal::State => EPERM,
+        Refusal::Committing | Refusal::NotCommitting | Refusal::State | Refusal::CrashKernel => {
+            EPERM
+        }
         Refusal::NoSuperblock => ENOENT,
         Refusal::Unsupported | Refusal::NewerFormat => Errno::NotSupported.into(),
         Refusal::SuperblocksDiffer

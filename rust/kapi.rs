@@ -9,6 +9,7 @@
 pub(crate) mod bdev;
 pub(crate) mod bio;
 pub(crate) mod blk;
+pub(crate) mod crash;
 pub(crate) mod crypto;
 pub(crate) mod epoch;
 pub(crate) mod errno;

@@ -20,6 +20,8 @@ def furnish(initramfs: Initramfs, tests: list[Test]) -> None:
             initramfs.add(TOP / program, f"installed/{Path(program).name}")
         else:
             initramfs.add_program(program)
+    if any(test.kernel_image for test in tests):
+        initramfs.add(initramfs.kernel.image, "boot/vmlinuz")
     initramfs.add(SELFTESTS / "guest/init", "init")
     for helpers in sorted((SELFTESTS / "guest").glob("*.sh")):
         initramfs.add(helpers, f"tests/{helpers.name}")

@@ -12,6 +12,7 @@
     # needs-cmdline: WORD...                         on the kernel's command line (a boot of its own)
     # needs-kernel: FLAVOR...                        runs on these kernels only
     # needs-long: REASON                             runs only in make check-long, or when named
+    # needs-kernel-image: REASON                     the kernel itself, as /boot/vmlinuz
     # needs-own-module: PATH...                      other modules of ours, below the module's build directory; not loaded
     # needs-fault: REGEX                             a fault that has to be in the kernel's log, and is no failure
 """
@@ -63,6 +64,7 @@ class Test:
     cmdline: list[str] = field(default_factory=list)
     long: bool = False
     flavors: list[str] = field(default_factory=lambda: ["stock", "debug"])
+    kernel_image: bool = False
     own_modules: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -134,6 +136,8 @@ class Test:
                 self.long = True
             case "kernel":
                 self.flavors = words
+            case "kernel-image":
+                self.kernel_image = True
             case "own-module":
                 self.own_modules += words
             case "fault":

@@ -18,6 +18,8 @@ pub struct Cmdline {
     pub commit_now: bool,
     /// `imgstreamctl.after=`: what to do when the work of this boot is done.
     pub after: Option<After>,
+    /// `elfcorehdr=`: this kernel saves the dump of another one that crashed (kdump), where that word is how it knows.
+    pub saves_dump: bool,
 }
 
 impl Cmdline {
@@ -31,6 +33,7 @@ impl Cmdline {
         for word in text.split_whitespace() {
             match word.split_once('=') {
                 Some(("root", root)) => found.root = Some(root.to_string()),
+                Some(("elfcorehdr", _)) => found.saves_dump = true,
                 Some(("imgstreamctl.commit", "now")) => found.commit_now = true,
                 Some(("imgstreamctl.after", "reboot")) => found.after = Some(After::Reboot),
                 Some(("imgstreamctl.after", "poweroff")) => found.after = Some(After::Poweroff),
@@ -64,6 +67,8 @@ mod tests {
         assert_eq!(found.root.as_deref(), Some("UUID=6b29"));
         assert!(found.commit_now);
         assert_eq!(found.after, Some(After::Poweroff));
+        assert!(!found.saves_dump);
+        assert!(Cmdline::parse("root=/dev/vda1 elfcorehdr=0x2f000000").saves_dump);
         let none = Cmdline::default();
         assert_eq!(Cmdline::parse("imgstreamctl.commit=later"), none);
         let of_the_module = "imgstream.commit=now imgstream.after=reboot";

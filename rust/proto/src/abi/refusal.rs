@@ -76,6 +76,8 @@ refusals! {
     Degraded = 20, "an earlier write of the journal failed; only reading goes on";
     /// The on-disk settings cannot be used.
     Settings = 21, "an address, a name or a secret in the superblock cannot be used";
+    /// A kernel of kdump.
+    CrashKernel = 22, "this kernel saves the dump of another one that crashed (kdump), and no disk is attached in it";
 }
 
 #[cfg(test)]

@@ -56,8 +56,20 @@ pub fn run(args: Args) -> Result<()> {
     let patience = if args.once { Duration::ZERO } else { PATIENCE };
     match look(&cmdline, patience)? {
         None => Ok(()),
+        Some((disk, found)) if cmdline.saves_dump => leave(&disk, &found, &cmdline),
         Some((disk, found)) => start(&disk, found, &cmdline),
     }
+}
+
+/// In the kernel of kdump. Where the dump would be saved is on imgstream, which
+/// does not run there; nobody may be near, and the next boot is a usual one.
+fn leave(disk: &Path, found: &Found, cmdline: &Cmdline) -> Result<()> {
+    Report::console().line(&format!(
+        "{} is {}, so this kernel (kdump) has no root and saves no dump; the computer starts again",
+        disk.display(),
+        found.superblock.state
+    ));
+    power::leave_now(cmdline.after.unwrap_or(After::Reboot))
 }
 
 /// Waits for a disk with a superblock that has work for us, or for root on a

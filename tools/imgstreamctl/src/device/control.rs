@@ -187,6 +187,7 @@ pub fn exit_of(reason: Module) -> Exit {
         Module::DiskBusy | Module::InUse => Exit::DiskInUse,
         Module::NotAttached => Exit::NotAttached,
         Module::State
+        | Module::CrashKernel
         | Module::Attached
         | Module::SourceViewOpen
         | Module::Committing
