@@ -1,15 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # Thousands of reads wait for a dead network, and a suspend to RAM, CPUs that go and come, queues that are frozen to be set
-# up anew, and what is read and written here get past them. When the network is back every read has its data.
+# up anew, and what is read and written here get past them. When the network is back every read has its data. A connection that
+# the other end has forgotten while the machine slept is made anew, and what was asked by the old one comes by the new one.
 # needs-disk: disk
 # needs-file: disk 192M
-# needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget fio
+# needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget fio /usr/bin/ip
+# needs-module: veth
 # needs-cmdline: no_console_suspend
 # needs-long: minutes without KVM
 # needs-own-boot: suspends the machine
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
+# shellcheck source=selftests/guest/network.sh
+. /tests/network.sh
 
 disk=$(disk disk)
 below=/sys/block/${disk#/dev/}
@@ -41,6 +45,28 @@ alive() {
 # Until the machine is woken.
 suspend() {
 	host wake && echo deep >/sys/power/mem_sleep && echo mem >/sys/power/state
+}
+# forget: the wire is cut, and who is at its other end then does not know our connection; nobody has told us. remember: the wire
+# is there again.
+forget() {
+	ip -n far link set far0 down
+	stop_serving
+	serve_far /tmp/image
+}
+remember() {
+	ip -n far link set far0 up
+}
+# sleep_over TEXT: the other end forgets the connection, which is ready now, and nothing comes through before the machine has
+# slept.
+sleep_over() {
+	eventually ready
+	lost=$(value reconnects)
+	forget
+	check "$*: the machine sleeps and wakes" suspend
+	check "$*: the wire is there" remember
+}
+made_anew() {
+	equal "$*: by a new connection" $((lost + 1)) "$(value reconnects)"
 }
 # Nobody wakes it: it has to be given up, after 1 s instead of 20.
 suspend_in_vain() {
@@ -81,6 +107,7 @@ do_verify=0
 offset=8m
 size=16m
 END
+sed 's/make/make more/; s/^offset.*/offset=26m/; s/^size.*/size=1m/' /tmp/make >/tmp/more
 cat >/tmp/jobs <<END
 [global]
 filename=/dev/imgstream0
@@ -93,17 +120,22 @@ offset=8m
 [second]
 offset=16m
 END
+sed 's/^size.*/size=1m/; s/^offset=8m/offset=26m/; /second/,$d' /tmp/jobs >/tmp/few
 
-plan 43
+plan 52
 check "the image has blocks that can be checked" fio /tmp/make
-echo 0 >/proc/sys/kernel/hung_task_timeout_secs
-serve /tmp/image
-check "a disk is laid out" lay_out_own "$disk"
+check "also elsewhere" fio /tmp/more
+check "there is a network" network
+serve_far /tmp/image
+check "a disk is laid out" lay_out_far "$disk"
 add_settings "$disk"
 check "the module attaches it" load disk="$disk"
 imgstreamctl fill off
 eventually idle
 check "some blocks are fetched" $guestdisk verify /dev/imgstream0 image --start 16 --blocks 300
+sleep_over "with nothing under way"
+check "what is not here is read" $guestdisk verify /dev/imgstream0 image --start 400 --blocks 10
+made_anew "it comes"
 stop_serving
 eventually gone
 fio /tmp/jobs >/tmp/fio 2>&1 &
@@ -133,7 +165,7 @@ eventually sleep_in_kernel $setter
 alive four "with the stream queue frozen"
 refuse "and who froze it waits" ended $setter
 
-serve /tmp/image
+serve_far /tmp/image
 wait $setter
 equal "with the network back the stream queue is set up" 0 $?
 wait $fio
@@ -143,9 +175,18 @@ for reader in $readers; do
 done
 check "and so has each of those who slept" read_well
 echo 20000 >/sys/power/pm_freeze_timeout
-check "and now the machine sleeps and wakes" suspend
+# Those who have asked, and have no answer yet.
+kill -STOP "$served"
+fio /tmp/few >/tmp/fio 2>&1 &
+fio=$!
+eventually waiting
+sleep_over "with reads under way"
+wait $fio
+equal "they have their data" 0 $?
+made_anew "it comes"
 equal "no error was met" "0 0 0" "$(value errors_read) $(value errors_write) $(value errors_journal)"
 check "the module goes" unload
 check "the disk checks clean" imgstreamctl check "$disk"
 stop_serving
+network_away
 finish
