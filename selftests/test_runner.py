@@ -97,6 +97,15 @@ class KernelLog(unittest.TestCase):
         ):
             self.assertEqual(faults(line), [line])
 
+    def test_a_detector_that_switches_itself_off_is_a_fault(self) -> None:
+        for line in (
+            "[ 1.0] kmemleak: Memory pool empty, consider increasing CONFIG_DEBUG_KMEMLEAK_MEM_POOL_SIZE",
+            "[ 1.0] kmemleak: Kernel memory leak detector disabled",
+            "[ 1.0] turning off the locking correctness validator.",
+            "[ 1.0] ODEBUG: Out of memory. ODEBUG disabled",
+        ):
+            self.assertEqual(faults(line), [line])
+
     def test_ordinary_lines_are_not(self) -> None:
         for line in (OURS, "[ 1.0] imgstream: loaded", "[ 1.0] virtio_blk virtio1: [vda] 8192 512-byte logical blocks"):
             self.assertEqual(faults(line), [])

@@ -11,12 +11,13 @@ from typing import Iterator
 
 from .config import say
 
-# What the kernel says when something is wrong in it.
+# What the kernel says when something is wrong in it, or when one of its detectors switches itself off and would say no more.
 FAULT = re.compile(
     r"\b(WARNING:|BUG:|Oops|UBSAN:|KASAN:|KFENCE:|INFO: task .* blocked|INFO: .*(stall|lockup)|"
     r"general protection fault|Kernel panic|refcount_t:|list_(add|del) corruption|kernel stack|"
     r"unregister_netdevice: waiting|rust_kernel: panicked|DEBUG_LOCKS_WARN|ODEBUG:|non-static key|"
-    r"kmemleak: [0-9]+ new suspected)"
+    r"kmemleak: ([0-9]+ new suspected|Memory pool empty|Kernel memory leak detector disabled)|"
+    r"turning off the locking correctness validator)"
 )
 # QEMU's TCG can take a CPU through code that the other CPU is patching; the stock kernel then dies early. A known fault of
 # the emulation, named and counted, and believed only before any code of ours is in the kernel.
