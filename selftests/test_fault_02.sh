@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Work that no call waits for, with every Nth allocation of the module failing: what is here is read and written all the
 # same; a read of what is not here fails for want of memory or succeeds; connecting and fill try again; a commit goes on.
-# The target runs inside of the virtual machine.
+# Each time some do fail. The target runs inside of the virtual machine.
 # needs-kernel: debug
 # needs-file: disk 256M
 # needs-disk: disk
@@ -13,16 +13,23 @@
 
 whole=/dev/imgstream0
 
-# storm N [TIMES]: from now on every Nth allocation fails, so often (-1: for ever).
+# storm N [TIMES]: from now on every Nth allocation fails, so often at most.
 storm() {
+	storm_times=${2:-1000000}
 	for fault in failslab fail_page_alloc; do
-		fault_set $fault interval "$1" && fault_set $fault times "${2:--1}" && fault_set $fault probability 100 || return
+		fault_set $fault interval "$1" && fault_set $fault times "$storm_times" && fault_set $fault probability 100 || return
 	done
 }
 
+# calm: no more do. One result: some did.
 calm() {
-	fault_set failslab probability 0
-	fault_set fail_page_alloc probability 0
+	storm_met=0
+	for fault in failslab fail_page_alloc; do
+		fault_set $fault probability 0
+		storm_met=$((storm_met + storm_times - $(fault_get $fault times)))
+	done
+	note "$storm_met allocations failed"
+	check "allocations failed" [ $storm_met -gt 0 ]
 }
 
 # absent_reads FIRST: 40 reads of blocks that are not here; nothing but want of memory makes one fail.
@@ -42,7 +49,7 @@ truncate -s 67117056 /tmp/image
 $guestdisk lun /tmp/image
 serve /tmp/image
 
-plan 26
+plan 36
 check "faults can be ordered" faults_anywhere
 check "a disk is laid out" lay_out_own "$(disk disk)"
 check "the module loads" load
@@ -62,6 +69,7 @@ check "what is here is read and written with no allocation succeeding" \
 check "it is right" $guestdisk compare $whole /tmp/expected --first 1000 --end 2400
 calm
 
+# Each attempt dies at its first allocation: test_fault_05 goes through the others.
 stop_serving
 eventually gone
 storm 1 5

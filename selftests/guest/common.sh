@@ -516,9 +516,12 @@ faults_within() {
 	done
 }
 
-# fault_set ATTRIBUTE NAME VALUE
+# fault_set ATTRIBUTE NAME VALUE; fault_get ATTRIBUTE NAME
 fault_set() {
 	echo "$3" >"/sys/kernel/debug/$1/$2"
+}
+fault_get() {
+	cat "/sys/kernel/debug/$1/$2"
 }
 
 # sweep STEP ARGUMENT...: makes the call with its first allocation failing, with its second one and so on; what that says is
