@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# I/O, and what the background is told, with the first allocation of each call failing, with its second one and so on, until it
-# has no more: I/O has reserves and does not fail, fill and commit begin or fail for want of memory and nothing else. What leaks
-# is found at the end of the boot.
+# I/O, and what the background and the sessions are told, with the first allocation of each call failing, with its second one
+# and so on, until it has no more: I/O has reserves and does not fail; fill, commit and another session begin or fail for want of
+# memory and nothing else. What leaks is found at the end of the boot.
 # needs-kernel: debug
 # needs-file: image 67117056 lun
 # needs-target: image
@@ -23,7 +23,7 @@ no_failure() {
 	equal "$want_text" "" "$(printf '%s\n' "$sweep_output" | sed 1d)"
 }
 
-plan 20
+plan 25
 check "faults can be ordered" faults_anywhere
 check "the module loads" load
 check "faults are ordered for it alone" faults_in_module
@@ -39,8 +39,14 @@ no_failure "what was written is made durable" sync $whole
 check "it detaches" imgstreamctl detach
 check "the disk has nothing wrong" imgstreamctl check "$(disk disk)"
 check "it attaches again" imgstreamctl attach "$(disk disk)"
+eventually ready
+no_failure "the repository is looked for" reconnect
+want_of_memory "there is another session" sessions
 want_of_memory "the fill is switched on" fill
 want_of_memory "a commit begins" commit || bail "no commit"
+no_failure "it is resumed" resume
+no_failure "it is paused" pause
+check "it hurries" imgstreamctl commit --yes --now
 eventually committed
 pass "it ends"
 check "everything else is the image's" $guestdisk verify $whole image --start 4000

@@ -525,11 +525,13 @@ fault_get() {
 }
 
 # sweep STEP ARGUMENT...: makes the call with its first allocation failing, with its second one and so on; what that says is
-# shown.
+# shown. There are too many to try them all, so $sweep_seed chooses: other ones each time. A test that sets it repeats a sweep.
 sweep() {
 	sweep_step=$1
+	: "${sweep_seed:=$(date +%s)}"
+	note "$sweep_step: seed $sweep_seed"
 	# Who follows the results hears of it every minute or so.
-	if { sweep_output=$($guestdisk faults ${LONG:+--thorough /proc/self/fd/4} "$@" 2>&1); } 4>&1; then
+	if { sweep_output=$($guestdisk faults --seed "$sweep_seed" ${LONG:+--thorough /proc/self/fd/4} "$@" 2>&1); } 4>&1; then
 		note "$sweep_step: $sweep_output"
 	else
 		note "$sweep_output"

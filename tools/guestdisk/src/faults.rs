@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Fail-the-nth sweeps: one call is made again and again, and each time the next allocation on its way fails, until a
-//! call came through without meeting its fault. The kernel counts what the fault attributes in debugfs let pass
+//! Fail-the-nth sweeps: one call is made again and again, and each time another allocation on its way fails, until a call
+//! came through without meeting its fault. The kernel counts what the fault attributes in debugfs let pass
 //! (Documentation/fault-injection/fault-injection.rst there, "fail-nth").
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use imgstream_proto::disk::BLOCK_LEN;
 use imgstreamctl::device::control::{Control, Rates};
 use rustix::system::{delete_module, finit_module};
@@ -27,6 +27,11 @@ const MOST_PLACES: u32 = 10_000;
 
 /// Calls after which it is said how far a thorough sweep is.
 const ATTEMPTS_A_WORD: u32 = 20;
+/// The rate of a commit.
+const SLOWLY: Rates = Rates {
+    min_kib_per_s: 0,
+    max_kib_per_s: 1,
+};
 
 /// The call that has to stand its allocations failing.
 #[derive(Subcommand)]
@@ -56,9 +61,13 @@ pub(crate) enum Step {
     },
     /// Switching the fill on.
     Fill,
+    /// Asking for another session, of which there is one.
+    Sessions,
+    /// Looking for the repository.
+    Reconnect,
     /// Opening the source view.
     SourceView,
-    /// Starting the commit.
+    /// Starting the commit, slowly, so that there is time to pause it.
     Commit,
     /// Pausing the commit.
     Pause,
@@ -85,19 +94,50 @@ pub(crate) enum Step {
     },
 }
 
-/// Makes the call with its first allocation failing, its second one and so on; not with every one of the later ones, which
-/// are mostly the pages of one pool. With more of them if it is to be `thorough`, and then says there how far it is.
-pub(crate) fn sweep(step: &Step, thorough: Option<&Path>) -> Result<()> {
+/// Which places are tried: all of the first ones, as many of the later ones as there is time for, which are mostly the pages
+/// of one pool.
+#[derive(Args)]
+pub(crate) struct Places {
+    /// More of them; says how far it is in this file now and then, as that takes minutes.
+    #[arg(long, value_name = "FILE")]
+    thorough: Option<PathBuf>,
+    /// Which of the later ones: another number, other places.
+    #[arg(long)]
+    seed: u32,
+}
+
+impl Places {
+    /// The one to try behind `place`. Each has its turn in one sweep or another.
+    fn behind(&self, place: u32) -> u32 {
+        let (first, stride) = match self.thorough {
+            Some(_) => (128, 16),
+            None => (8, 8),
+        };
+        let mean = 1 + place.saturating_sub(first) / stride;
+        let skipped = self.seed.wrapping_add(place) % (2 * mean - 1);
+        place + 1 + skipped
+    }
+
+    /// Says how far it is, if it is time for that.
+    fn tell(&self, attempt: u32, place: u32) -> io::Result<()> {
+        match &self.thorough {
+            Some(file) if attempt % ATTEMPTS_A_WORD == 0 => {
+                fs::write(file, format!("# at place {place}\n"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes the call with its first allocation failing, its second one and so on.
+pub(crate) fn sweep(step: &Step, places: &Places) -> Result<()> {
     let mut failures = BTreeMap::<String, u32>::new();
     let (mut nth, mut attempt) = (0, 0);
-    let stride = if thorough.is_some() { 16 } else { 8 };
     loop {
         attempt += 1;
-        nth += 1 + nth / stride;
+        nth = places.behind(nth);
         ensure!(nth < MOST_PLACES, "{MOST_PLACES} places, and no end");
-        if let Some(to) = thorough.filter(|_| attempt % ATTEMPTS_A_WORD == 0) {
-            fs::write(to, format!("# at place {nth}\n"))?;
-        }
+        places.tell(attempt, nth)?;
         let tried = step.attempt(nth)?;
         if tried.outcome.is_ok() && tried.met && step.is_final() {
             return report(nth, &failures);
@@ -115,7 +155,7 @@ pub(crate) fn sweep(step: &Step, thorough: Option<&Path>) -> Result<()> {
                 tried.outcome
             );
             ensure!(
-                nth > 1 || step.is_io(),
+                nth > 1 || step.may_do_without(),
                 "nothing was allocated: are the fault attributes set up?"
             );
             return report(nth - 1, &failures);
@@ -191,7 +231,9 @@ impl Step {
             Step::Detach { .. } => control.detach(),
             Step::Fill => control.fill(true, Rates::default()),
             Step::SourceView => control.source_view(true),
-            Step::Commit => control.commit(false, Rates::default()),
+            Step::Sessions => control.sessions(2),
+            Step::Reconnect => control.reconnect(),
+            Step::Commit => control.commit(false, SLOWLY),
             Step::Pause => control.pause(),
             Step::Resume => control.resume(),
             _ => Ok(()),
@@ -212,18 +254,28 @@ impl Step {
             Step::Detach { disk } => Control::open()?.attach(disk)?,
             Step::Fill => Control::open()?.fill(false, Rates::default())?,
             Step::SourceView => Control::open()?.source_view(false)?,
+            Step::Sessions => Control::open()?.sessions(1)?,
             Step::Pause => Control::open()?.resume()?,
             Step::Resume => Control::open()?.pause()?,
-            Step::Commit | Step::Read { .. } | Step::Write { .. } | Step::Sync { .. } => {}
+            Step::Reconnect
+            | Step::Commit
+            | Step::Read { .. }
+            | Step::Write { .. }
+            | Step::Sync { .. } => {}
         }
         Ok(())
     }
 
     /// Whether it may do without any memory.
-    fn is_io(&self) -> bool {
+    fn may_do_without(&self) -> bool {
         matches!(
             self,
-            Step::Read { .. } | Step::Write { .. } | Step::Sync { .. }
+            Step::Read { .. }
+                | Step::Write { .. }
+                | Step::Sync { .. }
+                | Step::Reconnect
+                | Step::Pause
+                | Step::Resume
         )
     }
 
@@ -247,4 +299,35 @@ fn offset(block: u64, nth: u32) -> io::Result<u64> {
     (block + u64::from(nth))
         .checked_mul(BLOCK_LEN as u64)
         .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first so many of these places.
+    fn tried(thorough: bool, seed: u32, count: usize) -> Vec<u32> {
+        let thorough = thorough.then(|| PathBuf::from("/dev/null"));
+        let places = Places { thorough, seed };
+        let next = |place: &u32| Some(places.behind(*place));
+        std::iter::successors(Some(1), next).take(count).collect()
+    }
+
+    #[test]
+    fn the_first_places_are_all_tried() {
+        for seed in [0, 1, 7, u32::MAX] {
+            assert_eq!(tried(false, seed, 16), Vec::from_iter(1..=16));
+            assert_eq!(tried(true, seed, 128), Vec::from_iter(1..=128));
+        }
+    }
+
+    #[test]
+    fn each_later_place_is_tried_with_one_seed_or_another() {
+        for thorough in [false, true] {
+            let all: std::collections::BTreeSet<u32> = (0..4000)
+                .flat_map(|seed| tried(thorough, seed, 300))
+                .collect();
+            assert!((1..2000).all(|place| all.contains(&place)));
+        }
+    }
 }

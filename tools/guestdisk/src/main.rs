@@ -178,12 +178,11 @@ enum Command {
         #[arg(long)]
         end: u64,
     },
-    /// Makes a call again and again, each time with the next allocation on its way failing.
+    /// Makes a call again and again, each time with another allocation on its way failing.
     Faults {
-        /// With more of the later ones, which are mostly the pages of one pool, and says how far it is in this file now and
-        /// then, as that takes minutes.
-        #[arg(long, value_name = "FILE")]
-        thorough: Option<PathBuf>,
+        /// At which of them.
+        #[command(flatten)]
+        places: faults::Places,
         /// The call.
         #[command(subcommand)]
         step: faults::Step,
@@ -262,6 +261,6 @@ fn main() -> Result<()> {
             first,
             end,
         } => exercise::compare(&device, &expected, first, end),
-        Command::Faults { thorough, step } => faults::sweep(&step, thorough.as_deref()),
+        Command::Faults { places, step } => faults::sweep(&step, &places),
     }
 }
