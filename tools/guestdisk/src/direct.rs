@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! I/O past the page cache, so that a device sees what is asked of it and nothing else: neither read-ahead nor the
-//! neighbours of a block in a large folio.
+//! neighbours of a block in a large folio. And through it, where that is what a test wants.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,18 +20,21 @@ pub(crate) enum Access {
     Write,
     /// The same, each write durable when it returns: the block layer gets it with REQ_FUA.
     Durable,
+    /// The same as [`Access::Write`], through the page cache.
+    Cached,
 }
 
 /// Opens a device, or a file where that works.
 pub(crate) fn open(path: &Path, access: Access) -> Result<File> {
-    let durable = match access {
-        Access::Durable => OFlags::DSYNC,
-        Access::Read | Access::Write => OFlags::empty(),
+    let flags = match access {
+        Access::Durable => OFlags::DIRECT | OFlags::DSYNC,
+        Access::Read | Access::Write => OFlags::DIRECT,
+        Access::Cached => OFlags::empty(),
     };
     OpenOptions::new()
         .read(true)
         .write(access != Access::Read)
-        .custom_flags((OFlags::DIRECT | durable).bits() as i32)
+        .custom_flags(flags.bits() as i32)
         .open(path)
         .with_context(|| format!("opening {}", path.display()))
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! Random work on a device by several threads, each on blocks of its own, against a model in memory: what the thread
-//! wrote, or else what the image says. Direct I/O, so that the device sees every request as it is.
+//! wrote, or else what the image says. Direct I/O, so that the device sees every request as it is; or each operation by
+//! another way, as programs have it that know nothing of each other.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -26,6 +27,8 @@ pub(crate) struct Options {
     /// The work is done in blocks [first, end).
     pub(crate) first: u64,
     pub(crate) end: u64,
+    /// Each operation past the page cache, durably, or through it. Pages must not have blocks of two that do this.
+    pub(crate) mixed: bool,
 }
 
 /// A small generator: the sequence is the test's, whatever libraries do (xorshift64*).
@@ -51,7 +54,8 @@ struct Stripe {
 }
 
 struct Worker {
-    file: File,
+    /// The device, once for each way to it.
+    ways: Vec<File>,
     random: Random,
     stripes: Vec<Stripe>,
     memory: Aligned,
@@ -66,13 +70,21 @@ impl Worker {
                 6..=9 => self.write(index, SECTOR)?,
                 10..=13 => self.write(index, BLOCK_LEN)?,
                 14 => self.zero(index)?,
-                _ => self.file.sync_data().context("flush")?,
+                _ => self.flush()?,
             }
         }
         for index in 0..self.stripes.len() {
             self.check(index, 0, STRIPE as usize * BLOCK_LEN)?;
         }
         Ok(())
+    }
+
+    /// One of the ways.
+    fn way(&mut self) -> usize {
+        match self.ways.len() as u64 {
+            1 => 0,
+            ways => self.random.below(ways) as usize,
+        }
     }
 
     /// A random range of the stripe in multiples of `unit`.
@@ -88,11 +100,17 @@ impl Worker {
         self.check(index, at, len)
     }
 
+    fn flush(&mut self) -> Result<()> {
+        let way = self.way();
+        self.ways[way].sync_data().context("flush")
+    }
+
     fn check(&mut self, index: usize, at: usize, len: usize) -> Result<()> {
+        let way = self.way();
         let stripe = &self.stripes[index];
         let start = stripe.start_bytes + at as u64;
         let found = self.memory.bytes(len);
-        self.file
+        self.ways[way]
             .read_exact_at(found, start)
             .with_context(|| format!("reading {len} bytes at {start}"))?;
         let expected = &stripe.expected[at..at + len];
@@ -111,24 +129,25 @@ impl Worker {
 
     fn write(&mut self, index: usize, unit: usize) -> Result<()> {
         let (at, len) = self.range(unit);
+        let way = self.way();
         let mark = format!("w{:016x}\n", self.random.next());
         let bytes = self.memory.bytes(len);
         for (to, from) in bytes.iter_mut().zip(mark.bytes().cycle()) {
             *to = from;
         }
         let stripe = &mut self.stripes[index];
-        self.file
-            .write_all_at(bytes, stripe.start_bytes + at as u64)?;
+        self.ways[way].write_all_at(bytes, stripe.start_bytes + at as u64)?;
         stripe.expected[at..at + len].copy_from_slice(bytes);
         Ok(())
     }
 
     fn zero(&mut self, index: usize) -> Result<()> {
         let (at, len) = self.range(SECTOR);
+        let way = self.way();
         let stripe = &mut self.stripes[index];
         let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
         fallocate(
-            &self.file,
+            &self.ways[way],
             flags,
             stripe.start_bytes + at as u64,
             len as u64,
@@ -157,10 +176,14 @@ fn stripes(options: &Options, thread: u64) -> Vec<Stripe> {
 /// Does the work, then leaves what it expects in `expected` (a file as large as the image), for later checks.
 pub(crate) fn exercise(device: &Path, options: &Options, expected: Option<&Path>) -> Result<()> {
     let mut workers = Vec::new();
+    let ways: &[Access] = match options.mixed {
+        true => &[Access::Write, Access::Durable, Access::Cached],
+        false => &[Access::Write],
+    };
     for thread in 0..options.threads {
-        let file = direct::open(device, Access::Write)?;
+        let ways = ways.iter().map(|access| direct::open(device, *access));
         workers.push(Worker {
-            file,
+            ways: ways.collect::<Result<_>>()?,
             random: Random(options.seed * 1000 + thread + 1),
             stripes: stripes(options, thread),
             memory: Aligned::new(STRIPE as usize * BLOCK_LEN),

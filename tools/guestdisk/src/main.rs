@@ -161,6 +161,10 @@ enum Command {
         /// The block behind the last.
         #[arg(long)]
         end: u64,
+        /// Each operation past the page cache, durably, or through it; then the blocks of other threads and programs have to
+        /// be 2 MiB away.
+        #[arg(long)]
+        mixed: bool,
         /// Where to leave what the device has to say afterwards.
         #[arg(long)]
         expected: Option<PathBuf>,
@@ -244,6 +248,7 @@ fn main() -> Result<()> {
             operations,
             first,
             end,
+            mixed,
             expected,
         } => {
             let options = exercise::Options {
@@ -252,6 +257,7 @@ fn main() -> Result<()> {
                 operations,
                 first,
                 end,
+                mixed,
             };
             exercise::exercise(&device, &options, expected.as_deref())
         }
