@@ -67,10 +67,6 @@ reads_on() {
 	exec dd if=/dev/imgstream0 of=/dev/null bs=256k iflag=skip_bytes,direct skip=$(($1 * 4096)) count="$2" 2>/dev/null
 }
 
-one_is_left() {
-	[ "$(connections | wc -l)" = 1 ]
-}
-
 make_image
 
 plan 37

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=sh disable=SC2154
-# Parallel sessions, as the network sees them. Needs nft, and /tests/network.sh.
+# Parallel sessions, as the network sees them. Some of it needs nft.
 
 # sessions_are TEXT: "READY of WANTED". sessions_begin TEXT: that, and then a reason.
 sessions_are() {
@@ -10,11 +10,18 @@ sessions_begin() {
 	case $(value sessions) in "$1: "*) true ;; *) false ;; esac
 }
 
-# connections: the ports on this side of the connections to any target that are established, in the order of their numbers.
+# connections [PORT]: the ports on this side of the connections to any target at that port (3260) that are established, in the
+# order of their numbers.
 connections() {
-	awk '$3 ~ /:0CBC$/ && $4 == "01" { split($2, own, ":"); print own[2] }' /proc/net/tcp | sort | while read -r hex; do
+	awk -v there="$(printf ':%04X' "${1:-3260}")" \
+		'substr($3, 9) == there && $4 == "01" { split($2, own, ":"); print own[2] }' /proc/net/tcp | sort | while read -r hex; do
 		echo $((0x$hex))
 	done
+}
+
+# one_is_left [PORT]: of these connections.
+one_is_left() {
+	[ "$(connections "$@" | wc -l)" = 1 ]
 }
 
 # watch_logins: from now on, login requests (0x43) are counted by the last byte of their ISID, which is the session's number.
