@@ -89,9 +89,24 @@ def repository_gone(job):
     console.await_text(r"imgstream: .*network: the interface is up now", mark, 300, job.machine.alive)
     mark = console.mark()
     console.await_text(r"imgstream: no connection to the repository at .*reads wait", mark, 300, job.machine.alive)
+    _console_is_asked(job, mark)
     expect("login:" not in console.text[mark:], "the target started without its repository: nothing was tested")
     job.repository.start()
     job.say("repository", "back")
+
+
+def _console_is_asked(job, mark):
+    """What to do, while nothing else happens, for longer than an initramfs waits for the root of a plain system."""
+    console, alive = job.machine.console, job.machine.alive
+    mark = console.await_text("type s for a shell, r to roll back", mark, 120, alive).end()
+    console.type("s\n")
+    mark = console.await_text("a shell; `exit` leaves it", mark, 60, alive).end()
+    console.type("imgstreamctl status; echo asked-$((40+2)); exit\n")
+    mark = console.await_text("^asked-42", mark, 60, alive).end()
+    console.await_text("type s for a shell, r to roll back", mark, 60, alive)
+    job.say("console", "a shell was to be had, and the question came again")
+    console.await_text(r"no connection to the repository at .* for \d\d+ s", mark, 120, alive)
+    expect("Gave up waiting" not in console.text[mark:], "the initramfs gave root up")
 
 
 def commit_paused_and_cut(job):
@@ -150,6 +165,7 @@ def roll_back(pair, work, harder=False):
         network.is_kept(job)
         job.work_while_streaming()
         if harder:
+            _switched_off_without_the_repository(job)
             _cut_while_streaming(job)
         facts = json.loads(job.machine.command("imgstreamctl dump --json /dev/vda")[1])
         moved = pair.blocks_to_move(facts["source_bytes"])
@@ -167,6 +183,25 @@ def roll_back(pair, work, harder=False):
         if harder:
             _no_secret_is_left(job)
     return {"rollback_s": round(took, 1), "source_identical": True, "source_files_checked": count}
+
+
+def _switched_off_without_the_repository(job):
+    """The repository is gone and somebody waits for it: an orderly shutdown ends all the same."""
+    target, machine = job.pair.target_system.hostname, job.machine
+    expect(not job.status()["independent"], "everything is here already: nothing was tested")
+    machine.command("until journalctl -b -u imgstream-finish | grep 'are on the disk now'; do sleep 1; done")
+    job.repository.stop()
+    # Programs may not be here any more: only what the shell itself has.
+    machine.command("cat /dev/imgstream0 > /dev/null & until read -r n < /sys/block/imgstream0/imgstream/fetches_inflight &&"
+                    " [ $n -gt 0 ]; do :; done")
+    began = job.say("repository", "stopped, and a program waits for it")
+    machine.power_off(600)
+    took = job.say("machine", "power off all the same") - began
+    job.say("machine", f"that took {took:.0f} s")
+    job.repository.start()
+    job.power_on(target)
+    job.root_is_imgstream()
+    job.work_is_there()
 
 
 def _cut_while_streaming(job):

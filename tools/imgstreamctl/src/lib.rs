@@ -7,6 +7,7 @@
 #![allow(non_ascii_idents, reason = "zerocopy's derive macros make such names")]
 
 pub mod args;
+mod at_hand;
 pub mod blockdev;
 pub mod bootregion;
 pub mod chap;

@@ -48,6 +48,11 @@ impl Cmdline {
 /// nothing is mounted that has to be left in order.
 pub fn leave_now(after: After) -> Result<()> {
     rustix::fs::sync();
+    leave_at_once(after)
+}
+
+/// The same without writing anything out, which may wait for a repository that is gone.
+pub fn leave_at_once(after: After) -> Result<()> {
     let command = match after {
         After::Reboot => RebootCommand::Restart,
         After::Poweroff => RebootCommand::PowerOff,

@@ -59,7 +59,8 @@ pub fn run(args: Args) -> Result<()> {
         attach::network(&disk, &found, &mut report)?;
     }
     refuse_wrong_image(&disk)?;
-    attach::attach(&disk, &mut report)
+    attach::attach(&disk, &mut report)?;
+    attach::settle(&mut report)
 }
 
 /// A device whose missing blocks would be waited for for ever is not offered.

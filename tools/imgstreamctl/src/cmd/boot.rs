@@ -2,6 +2,8 @@
 //! `imgstreamctl boot`: what the target's initramfs calls. The superblock on
 //! the disk alone decides what this boot is.
 
+mod ask;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -39,6 +41,9 @@ pub struct Args {
     /// Only set the network up for this disk, however long it takes.
     #[arg(long, value_name = "DISK", conflicts_with_all = ["once", "root"])]
     network: Option<PathBuf>,
+    /// Only ask at the console what to do while the repository does not answer, until root is mounted.
+    #[arg(long, conflicts_with_all = ["once", "root", "network"])]
+    ask: bool,
 }
 
 /// Runs the command.
@@ -48,6 +53,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     if let Some(disk) = &args.network {
         return network_for_ever(disk);
+    }
+    if args.ask {
+        return ask::run();
     }
     if Path::new(ATTACHED).exists() {
         return Ok(());
@@ -147,6 +155,10 @@ fn start(disk: &Path, found: Found, cmdline: &Cmdline) -> Result<()> {
     let up = attach::network(disk, &found, &mut report)?;
     let trying = (!up).then(|| try_network(disk)).transpose()?;
     attach::attach(disk, &mut report)?;
+    if !Status::read()?.independent {
+        ask::spawn()?;
+    }
+    attach::settle(&mut report)?;
     if let Some(trying) = trying {
         await_network(trying, &mut report)?;
     }

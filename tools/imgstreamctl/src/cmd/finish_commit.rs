@@ -16,6 +16,7 @@ use imgstream_proto::abi::DISK_NAME;
 use imgstream_proto::disk::State;
 use rustix::fs::{flock, FlockOperation};
 
+use crate::at_hand;
 use crate::blockdev;
 use crate::device::Status;
 use crate::error::{Error, Result};
@@ -55,6 +56,10 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     if args.wait {
+        // Beside it: a repository that is gone already is waited for.
+        if is_attached() {
+            std::thread::spawn(at_hand::read);
+        }
         wait_for_commit();
     }
     let Some(disk) = disk()? else { return Ok(()) };

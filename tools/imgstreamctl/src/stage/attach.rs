@@ -54,7 +54,7 @@ fn set_up(network: &Network) -> Result<String> {
     Ok(interface.name)
 }
 
-/// Attaches the disk and waits for the partitions of the device.
+/// Attaches the disk. Its partitions are known after [`settle`].
 pub fn attach(path: &Path, report: &mut Report) -> Result<()> {
     load_module()?;
     hide(path)?;
@@ -63,6 +63,11 @@ pub fn attach(path: &Path, report: &mut Report) -> Result<()> {
         "{} is attached as /dev/{DISK_NAME}",
         path.display()
     ));
+    Ok(())
+}
+
+/// Waits for the partitions of the device, as long as the repository is gone if need be.
+pub fn settle(report: &mut Report) -> Result<()> {
     partitions(report)?;
     let _ = program::run("udevadm", "udev", &["settle", "--timeout=10"]);
     mark_attached()
