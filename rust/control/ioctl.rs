@@ -155,3 +155,67 @@ fn rates(min_kib_per_s: u64, max_kib_per_s: u64) -> Result<Rates, Refusal> {
         max_kib_s: u32::try_from(max_kib_per_s).map_err(|_| Refusal::Argument)?,
     })
 }
+
+#[kunit_tests(imgstream_ioctl)]
+mod tests {
+    use super::*;
+    use crate::kapi::{
+        errno::Errno,
+        testing::every, //
+    };
+
+    #[test]
+    fn what_is_reserved_is_zero_and_switches_are_two() {
+        assert!(every([0, 1, 2, 1 << 31, u32::MAX], |&value| {
+            let zero_is = (value == 0).then_some(()).ok_or(Refusal::Argument);
+            let switch_is = (value < 2).then_some(value == 1).ok_or(Refusal::Argument);
+            zero(value) == zero_is && switch(value) == switch_is
+        }));
+    }
+
+    /// Least and greatest rate in KiB/s, and whether that makes sense. No greatest is 0.
+    const RATES: [(u64, u64, bool); 9] = [
+        (0, 0, true),
+        (1, 0, true),
+        (1, 1, true),
+        (2, 1, false),
+        (0, 1, true),
+        (u32::MAX as u64, 0, true),
+        (u32::MAX as u64, u32::MAX as u64, true),
+        (0, 1 << 32, false),
+        (u64::MAX, u64::MAX, false),
+    ];
+
+    #[test]
+    fn rates_are_in_order_and_fit() {
+        assert!(every(RATES, |&(min, max, is_one)| {
+            match rates(min, max) {
+                Ok(Rates {
+                    min_kib_s,
+                    max_kib_s,
+                }) => is_one && (u64::from(min_kib_s), u64::from(max_kib_s)) == (min, max),
+                Err(refusal) => !is_one && refusal == Refusal::Argument,
+            }
+        }));
+    }
+
+    #[test]
+    fn every_refusal_has_an_errno_that_is_documented() {
+        let documented = [
+            EBUSY,
+            ENODEV,
+            ENXIO,
+            ENOENT,
+            ENOMEM,
+            EIO,
+            EPERM,
+            Errno::NotSupported.into(),
+            EINVAL,
+        ];
+        assert!(every(Refusal::ALL.iter().copied(), |&refusal| {
+            documented.contains(&errno(refusal))
+        }));
+        assert_eq!(errno(Refusal::CrashKernel), EPERM);
+        assert_eq!(errno(Refusal::NoSuperblock), ENOENT);
+    }
+}

@@ -79,3 +79,64 @@ impl Drop for Mempool {
         unsafe { bindings::mempool_destroy(self.raw.as_ptr()) };
     }
 }
+
+#[kunit_tests(imgstream_mempool)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::every;
+    use kernel::page::PAGE_SIZE;
+
+    /// How many elements, of how many bytes.
+    const TABLE: [(usize, usize); 6] = [(1, 1), (1, 8), (2, 511), (3, 512), (16, 4096), (64, 96)];
+
+    /// Whether so many elements can be had at a time, each of them all of `bytes` and nobody else's, and go back.
+    fn gives(pool: &Mempool, count: usize, bytes: usize) -> Result<bool> {
+        let mut elements = KVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            let element = pool.alloc().ok_or(ENOMEM)?;
+            // SAFETY: An element has this many bytes, and is ours.
+            unsafe { element.as_ptr().cast::<u8>().write_bytes(0x5a, bytes) };
+            elements.push(element, GFP_KERNEL)?;
+        }
+        let at = |index: usize| elements.get(index).map(|element| element.as_ptr() as usize);
+        let distinct = (0..count).all(|one| (0..one).all(|other| at(one) != at(other)));
+        for &element in &elements {
+            // SAFETY: Given out above, and not used after this.
+            unsafe { pool.free(element) };
+        }
+        Ok(distinct)
+    }
+
+    #[test]
+    fn elements_can_be_had_all_at_once_and_again() -> Result {
+        assert!(every(TABLE, |&(count, bytes)| {
+            Mempool::memory(count, bytes)
+                .is_ok_and(|pool| (0..2).all(|_| gives(&pool, count, bytes) == Ok(true)))
+        }));
+        let pages = Mempool::pages(8)?;
+        assert_eq!(gives(&pages, 8, 0), Ok(true));
+        assert_eq!(
+            gives(&Mempool::memory(1, PAGE_SIZE)?, 1, PAGE_SIZE),
+            Ok(true)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn an_element_that_is_had_without_waiting_goes_back_like_any_other() -> Result {
+        let pool = Mempool::memory(1, 64)?;
+        for _ in 0..100 {
+            let element = pool.try_alloc().ok_or(ENOMEM)?;
+            // SAFETY: Just given out.
+            unsafe { pool.free(element) };
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_refused() {
+        assert!(every([1 << 31, 1 << 40, usize::MAX], |&count| {
+            Mempool::pages(count).is_err() && Mempool::memory(count, 8).is_err()
+        }));
+    }
+}

@@ -124,3 +124,58 @@ impl PinnedDrop for NoHibernation {
         unsafe { bindings::unregister_pm_notifier(self.block.get()) };
     }
 }
+
+#[kunit_tests(imgstream_pm)]
+mod tests {
+    use super::*;
+    use crate::kapi::testing::every;
+
+    /// What the kernel tells of, and whether that is refused.
+    const TABLE: [(u32, bool); 6] = [
+        (bindings::PM_HIBERNATION_PREPARE, true),
+        (bindings::PM_RESTORE_PREPARE, true),
+        (bindings::PM_POST_HIBERNATION, false),
+        (bindings::PM_POST_RESTORE, false),
+        (bindings::PM_SUSPEND_PREPARE, false),
+        (bindings::PM_POST_SUSPEND, false),
+    ];
+
+    #[test]
+    fn hibernation_is_refused_and_suspend_is_not() -> Result {
+        let awake = KBox::pin_init(NoHibernation::new("a test runs"), GFP_KERNEL)?;
+        let block = awake.block.get();
+        assert!(every(TABLE, |&(action, refused)| {
+            // SAFETY: The block is registered, and as little is locked here as may be.
+            let said =
+                unsafe { NoHibernation::told(block, action as c_ulong, core::ptr::null_mut()) };
+            match refused {
+                true => said == refusal(EBUSY),
+                false => said == bindings::NOTIFY_DONE as c_int,
+            }
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn a_refusal_stops_the_chain_and_carries_its_errno() {
+        // notifier_to_errno() of <linux/notifier.h>.
+        let errno = |said: c_int| {
+            let said = (said as u32) & !bindings::NOTIFY_STOP_MASK;
+            bindings::NOTIFY_OK.wrapping_sub(said) as c_int
+        };
+        assert!(every([EBUSY, EPERM, ENOMEM], |&error| {
+            let said = refusal(error);
+            said as u32 & bindings::NOTIFY_STOP_MASK != 0 && errno(said) == error.to_errno()
+        }));
+    }
+
+    #[test]
+    fn several_can_be_there_and_go_in_any_order() -> Result {
+        let first = KBox::pin_init(NoHibernation::new("one"), GFP_KERNEL)?;
+        let second = KBox::pin_init(NoHibernation::new("two"), GFP_KERNEL)?;
+        drop(first);
+        drop(KBox::pin_init(NoHibernation::new("three"), GFP_KERNEL)?);
+        drop(second);
+        Ok(())
+    }
+}
