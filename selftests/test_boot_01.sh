@@ -27,7 +27,7 @@ ten_minutes() {
 	done
 }
 
-plan 17
+plan 21
 if [ "$BOOT" = 1 ]; then
 	make_image
 	serve /tmp/image
@@ -58,14 +58,22 @@ if [ "$BOOT" = 1 ]; then
 	echo r >&4
 	eventually asked 4
 	equal "r without yes rolls nothing back" streaming "$(value state)"
+	# What the initramfs calls while root is not there: it is in none of them here.
+	mkdir -p /run/imgstream && touch /run/imgstream/attached
+	imgstreamctl boot --once &
+	once=$!
 	for third in 1 2 3; do
 		[ -z "$LONG" ] || ten_minutes
 		refuse "who wants what is not here waits ($third of 3)" ended $reader
+		refuse "and so does an initramfs whose root is not there" ended $once
 	done
 	serve /tmp/image
 	imgstreamctl reconnect
 	eventually grep -q 'the repository answers' $shown
 	pass "when the repository is back it says so"
+	wait $once
+	equal "an initramfs that waits for root looks again then" 0 $?
+	rm /run/imgstream/attached
 	wait $reader
 	check "and who waited goes on" cmp -n 4096 /tmp/read /tmp/image 0 $((absent * 4096))
 	stop_serving

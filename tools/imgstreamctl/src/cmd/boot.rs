@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use imgstream_engine::state;
+use imgstream_proto::abi::status::Connection;
 use imgstream_proto::abi::DISK_NAME;
 use imgstream_proto::disk::State;
 
@@ -20,6 +21,7 @@ use crate::finish;
 use crate::medium::DiskMedium;
 use crate::ondisk::{self, Found, Search};
 use crate::power::{self, Cmdline};
+use crate::program;
 use crate::refusal::Refusal;
 use crate::stage::{attach, Report};
 use crate::switch::payload::After;
@@ -57,16 +59,40 @@ pub fn run(args: Args) -> Result<()> {
     if args.ask {
         return ask::run();
     }
-    if Path::new(ATTACHED).exists() {
-        return Ok(());
-    }
     let cmdline = Cmdline::read();
+    if Path::new(ATTACHED).exists() {
+        return match args.once {
+            true => await_root(&cmdline),
+            false => Ok(()),
+        };
+    }
     let patience = if args.once { Duration::ZERO } else { PATIENCE };
     match look(&cmdline, patience)? {
         None => Ok(()),
         Some((disk, found)) if cmdline.saves_dump => leave(&disk, &found, &cmdline),
         Some((disk, found)) => start(&disk, found, &cmdline),
     }
+}
+
+/// The initramfs gives root up after half a minute. What udev has to read of it may not be here yet, and is waited for as long
+/// as the repository is gone.
+fn await_root(cmdline: &Cmdline) -> Result<()> {
+    let root = || cmdline.root.as_deref().and_then(root_device);
+    let mut waited = false;
+    while root().is_none() && repository_is_gone()? {
+        waited = true;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    if waited {
+        let _ = program::run("udevadm", "udev", &["settle", "--timeout=30"]);
+    }
+    Ok(())
+}
+
+fn repository_is_gone() -> Result<bool> {
+    let status = Status::read()?;
+    let there = Connection::parse(&status.connection) == Some(Connection::Ready);
+    Ok(!there && !status.independent)
 }
 
 /// In the kernel of kdump. Where the dump would be saved is on imgstream, which
