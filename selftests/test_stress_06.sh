@@ -6,6 +6,7 @@
 # needs-disk: disk
 # needs-program: tools/imgstream-guestdisk tools/imgstreamctl tools/imgstream-testtarget
 # needs-own-boot: sets the clock
+# needs-kernel: stock debug-long
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
@@ -21,14 +22,6 @@ home() {
 goes_on() {
 	goes_on_from=$(value copied)
 	eventually home $((goes_on_from + 1))
-}
-# What is said of hibernation, in a kernel that could.
-on_hibernation() {
-	if grep -q disk /sys/power/state; then
-		"$@"
-	else
-		skip "a kernel without hibernation" "$2"
-	fi
 }
 # Up to the point where everything is frozen; then it wakes.
 hibernate() {
@@ -76,16 +69,16 @@ for years in 10 -20 11; do
 	jump $years >/dev/null
 	check "it runs on after $years years" goes_on
 done
-on_hibernation refuse "the machine does not hibernate" hibernate
-on_hibernation check "and says why" said hibernation
-on_hibernation refuse "nor does it go on from an image" restore
-on_hibernation check "and says why" said "the image of a hibernated kernel"
+refuse "the machine does not hibernate" hibernate
+check "and says why" said hibernation
+refuse "nor does it go on from an image" restore
+check "and says why" said "the image of a hibernated kernel"
 imgstreamctl commit --yes --now
 eventually committed
 equal "no error was met" "0 0 0" "$(value errors_read) $(value errors_write) $(value errors_journal)"
 check "the device goes" imgstreamctl detach
-on_hibernation check "without it the machine hibernates" hibernate
-on_hibernation check "and goes on from an image" restore
+check "without it the machine hibernates" hibernate
+check "and goes on from an image" restore
 check "the module goes" unload
 check "the disk checks clean" imgstreamctl check "$disk"
 check "all is home" $guestdisk verify "$disk" image --blocks 8192
