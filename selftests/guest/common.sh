@@ -173,11 +173,6 @@ complaints() {
 	dmesg | grep -c "the commit has stopped"
 }
 
-# quiet: since `dmesg -c` the kernel has said nothing that somebody would have to look at.
-quiet() {
-	! dmesg | grep -iE 'error|warn|corrupt|fail|I/O|hung'
-}
-
 # unreadable_there BLOCK: what the device says of a block that only the repository has, and cannot read.
 unreadable_there() {
 	echo "block $1 is not here, and the repository cannot read it: byte $(($1 * 4096)) of the image has to be repaired there"
