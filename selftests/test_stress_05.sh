@@ -69,7 +69,7 @@ fill_memory() {
 # Programs that begin and end all the time, and so many pages of text with them.
 run_programs() {
 	touch $root/tmp/run
-	be_in_root bash -c 'while [ -e /tmp/run ]; do fio --version && stress-ng --version || exit; done' >/tmp/programs 2>&1 &
+	be_in_root bash -c 'while [ -e /tmp/run ]; do stress-ng --version && dd --version || exit; done' >/tmp/programs 2>&1 &
 	programs=$!
 }
 # Work of a file system that does not fit into memory, checked.
@@ -136,12 +136,12 @@ refuse "of which something is needed yet" independent
 target_start
 wait $fio
 check "the work on the file system is well" said_well $? /tmp/fio
-rm $root/tmp/run
-wait $programs
-check "each program has run" said_well $? /tmp/programs
 kill -ALRM $stress
 wait $stress
 check "the memory is as it was left" said_well $? /tmp/stress
+rm $root/tmp/run
+wait $programs
+check "each program has run" said_well $? /tmp/programs
 check "all of it comes back" swapoff /dev/imgstream0p2
 check "the programs are as they were" programs_intact
 check "the root is unmounted" unmount_root
