@@ -101,8 +101,8 @@ def _target(name, disk_mib, packages, **layout):
     )
 
 
-# The small pair's machines run beside each other: see TICKS and NO_WATCHDOG in selftests/runner/qemu.py.
-TICKING = System.cmdline + " nohz=off highres=off tsc=nowatchdog"
+# The small pair's machines run beside each other: see TICKS and NO_TSC in selftests/runner/qemu.py.
+TICKING = System.cmdline + " nohz=off highres=off tsc=unstable"
 
 VARIANTS = {
     "demo": Variant(
