@@ -37,7 +37,7 @@ pub(super) fn spawn() -> Result<Child> {
         .map_err(Error::io("starting", own))
 }
 
-/// Until root is mounted or nothing is attached any more.
+/// Until root is mounted, nothing is attached any more, or the repository is not needed any more.
 pub(super) fn run() -> Result<()> {
     let mut report = Report::console();
     let mut input = Input::default();
@@ -61,7 +61,7 @@ fn waiting() -> Option<Status> {
     if mounts.contains(ROOT) {
         return None;
     }
-    Status::read().ok()
+    Status::read().ok().filter(|status| !status.independent)
 }
 
 fn may_roll_back(status: &Status) -> bool {
@@ -79,7 +79,7 @@ struct Away {
 impl Away {
     fn for_too_long(&mut self, status: &Status, now: Instant) -> bool {
         let there = Connection::parse(&status.connection) == Some(Connection::Ready);
-        if there || status.independent {
+        if there {
             self.since = None;
             return false;
         }
