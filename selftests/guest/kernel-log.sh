@@ -20,7 +20,7 @@ ordinary() {
 		(imgstream0(-source)?|vd[a-z]):( (imgstream0p|vd[a-z])?[0-9]+| p[0-9]+)*
 		[^ ]+ \([0-9]+\): drop_caches: 3
 		loop[0-9]+: detected capacity change from [0-9]+ to [0-9]+
-		EXT4-fs \($ordinary_device\): mounted filesystem $ordinary_uuid (r/w|ro) with ordered data mode\. Quota mode: none\.
+		EXT4-fs \($ordinary_device\): mounted filesystem $ordinary_uuid (r/w|ro) with ordered data mode\. Quota mode: (none|disabled)\.
 		EXT4-fs \($ordinary_device\): unmounting filesystem $ordinary_uuid\.
 		XFS \($ordinary_device\): Mounting V5 Filesystem $ordinary_uuid
 		XFS \($ordinary_device\): Ending clean mount
