@@ -78,6 +78,15 @@ work() {
 		--verify=crc32c --verify_fatal=1 --loops="${STRESS_ROUNDS:-1}" >/tmp/fio 2>&1 &
 	fio=$!
 }
+# worked: what work returned. How far it is, is said meanwhile: where memory is this short it takes minutes if the computer is
+# slow.
+worked() {
+	while kill -0 $fio 2>/dev/null; do
+		note "$(count pswpout) pages went to swap, $(count pswpin) came back"
+		sleep 20
+	done
+	wait $fio
+}
 # greedy BYTES: reads through the page cache more than the cgroup may have, then wants so much memory.
 be_greedy() {
 	echo 0 >"$group/cgroup.procs" && be_in_root bash -c "dd if=/dev/imgstream0 of=/dev/null bs=1M skip=1 count=24 2>/dev/null
@@ -134,7 +143,7 @@ eventually swapped 1000
 pass "with a dead repository memory goes and comes"
 refuse "of which something is needed yet" independent
 target_start
-wait $fio
+worked
 check "the work on the file system is well" said_well $? /tmp/fio
 kill -ALRM $stress
 wait $stress
