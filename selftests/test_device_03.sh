@@ -27,7 +27,7 @@ if [ "$BOOT" = 2 ]; then
 	check "the rest is the image" $guestdisk verify /dev/imgstream0 image --start 3500 --blocks 2500
 	check "a slow commit begins" imgstreamctl commit --yes --max 16384
 	eventually half_way
-	next_boot
+	next_boot_now
 fi
 check "a disk that is being committed is attached" load disk="$(disk disk)"
 imgstreamctl commit --yes --now

@@ -203,7 +203,7 @@ if [ "$BOOT" = 1 ]; then
 	check "the module attaches it" load disk="$disk"
 	imgstreamctl fill on --max 64
 	load_on filling $filling_first
-	next_boot
+	next_boot_now
 fi
 check "the disk is attached after an unclean stop" load disk="$disk"
 # The commit is to fetch what it needs.

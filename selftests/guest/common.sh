@@ -4,6 +4,8 @@
 
 # BOOT, PORTAL, TARGET_..., DISK_..., results of an earlier boot, LONG if there is time, and what the test's recipes left.
 . "/tests/$TEST.env"
+# shellcheck source=selftests/guest/leaks.sh
+. /tests/leaks.sh
 
 # plan N: how many results will come.
 plan() {
@@ -342,9 +344,14 @@ may_wait() {
 	echo "$1" >/proc/sys/kernel/hung_task_timeout_secs
 }
 
-# next_boot [COMMAND...]: the machine stops at once, without any cleaning up, or as COMMAND has it stop, and boots again with
-# the same disks; the test then runs again with BOOT one higher. Only for tests with needs-own-boot.
+# next_boot [COMMAND...]: the machine stops without any cleaning up, or as COMMAND has it stop, and boots again with the same
+# disks; the test then runs again with BOOT one higher. Only for tests with needs-own-boot. What has leaked is looked for before,
+# which takes a while on the debug kernel: next_boot_now is for those who stop it in the middle of something.
 next_boot() {
+	find_leaks
+	next_boot_now "$@"
+}
+next_boot_now() {
 	[ $# -gt 0 ] || set -- sysrq b
 	echo "#! next-boot $ktap_number $ktap_failed" >&3
 	read -r _ <&3
