@@ -51,6 +51,8 @@ errors! {
     NetworkDown = ENETDOWN;
     /// There is no route.
     NetworkUnreachable = ENETUNREACH;
+    /// The network has no memory.
+    NoBuffers = ENOBUFS;
     /// The medium has no such data.
     NoData = ENODATA;
     /// Not supported.
@@ -79,7 +81,7 @@ mod tests {
     };
 
     /// The numbers of the ABI, which `bindings` are generated from.
-    const NUMBERS: [(i32, Errno); 13] = [
+    const NUMBERS: [(i32, Errno); 14] = [
         (61, Errno::NoData),
         (71, Errno::Protocol),
         (95, Errno::NotSupported),
@@ -88,6 +90,7 @@ mod tests {
         (101, Errno::NetworkUnreachable),
         (103, Errno::ConnectionAborted),
         (104, Errno::ConnectionReset),
+        (105, Errno::NoBuffers),
         (108, Errno::Shutdown),
         (111, Errno::ConnectionRefused),
         (113, Errno::HostUnreachable),

@@ -20,7 +20,7 @@ pub(super) fn reason_of(error: Error) -> Line {
         _ if error == ETIMEDOUT => "no answer",
         _ if error == EPIPE => "connection closed",
         _ if error == EACCES || error == EPERM => "forbidden by this computer's routes or rules",
-        _ if error == ENOMEM => "this computer has not enough memory",
+        _ if is_want_of_memory(error) => "this computer has not enough memory",
         _ => return Line::of(format_args!("network error {}", error.to_errno())),
     };
     Line::of(sentence)
@@ -31,7 +31,13 @@ pub(super) fn is_local(error: Error) -> bool {
     matches!(
         Errno::from_error(error),
         Some(Errno::AddressNotAvailable | Errno::NetworkUnreachable | Errno::NetworkDown)
-    ) || [ENOMEM, EACCES, EPERM].contains(&error)
+    ) || [EACCES, EPERM].contains(&error)
+        || is_want_of_memory(error)
+}
+
+/// Whether there was no memory for something: ENFILE is that of a socket's inode, ENOBUFS that of routes, ports and packets.
+fn is_want_of_memory(error: Error) -> bool {
+    [ENOMEM, ENFILE, Errno::NoBuffers.into()].contains(&error)
 }
 
 /// Whether a fetch ended so because the target refused the read. Every other error passes: it is this computer's.
@@ -83,6 +89,11 @@ mod tests {
             (ETIMEDOUT, "no answer"),
             (EPIPE, "connection closed"),
             (ENOMEM, "this computer has not enough memory"),
+            (ENFILE, "this computer has not enough memory"),
+            (
+                Errno::NoBuffers.into(),
+                "this computer has not enough memory",
+            ),
             (EINVAL, "network error -22"),
             (Errno::Protocol.into(), "network error -71"),
         ];
@@ -103,8 +114,8 @@ mod tests {
 
     #[test]
     fn only_what_this_computer_lacks_is_local() -> Result {
-        // EPERM, ENOMEM, EACCES, EADDRNOTAVAIL, ENETDOWN and ENETUNREACH.
-        assert_eq!(*numbers(is_local)?, [1, 12, 13, 99, 100, 101]);
+        // EPERM, ENOMEM, EACCES, ENFILE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH and ENOBUFS.
+        assert_eq!(*numbers(is_local)?, [1, 12, 13, 23, 99, 100, 101, 105]);
         Ok(())
     }
 

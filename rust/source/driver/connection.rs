@@ -227,6 +227,12 @@ impl Driver {
             retry_at_ms: next.at_ms,
         };
         link.enter(Connection::Disconnected, None, reason);
+        let why = reason.as_str();
+        if !why.is_empty() {
+            // Each of them, where the status has the last one. Only a kernel with debug assertions says so.
+            let number = link.number().saturating_add(1);
+            pr_debug!("session {number} has no connection: {why}\n");
+        }
         self.miss(link, reason);
     }
 
