@@ -505,10 +505,24 @@ faults_in_init() {
 	faults_in do_one_initcall
 }
 
-# faults_in FUNCTION: what this function of the kernel, or those it calls, allocate.
+# faults_in FUNCTION: what this function of the kernel, or of a module, or those it calls, allocate.
 faults_in() {
 	# shellcheck disable=SC2046
-	faults_within $(sort /proc/kallsyms | grep -A1 " $1\$" | sed 's/\([0-9a-f]*\) .*/0x\1/')
+	faults_within $(text_of "$1")
+}
+
+# no_faults_in FUNCTION: nothing of that, wherever they are ordered.
+no_faults_in() {
+	# shellcheck disable=SC2046
+	set -- $(text_of "$1")
+	for fault in failslab fail_page_alloc; do
+		fault_set $fault reject-start "$1" && fault_set $fault reject-end "$2" || return
+	done
+}
+
+# text_of FUNCTION: where its code begins and ends.
+text_of() {
+	sort /proc/kallsyms | grep -EA1 " $1([[:space:]]|\$)" | sed 's/\([0-9a-f]*\) .*/0x\1/'
 }
 
 # faults_within START END: a function that begins there has to be on the stack.

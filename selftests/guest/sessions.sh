@@ -58,11 +58,19 @@ each_has_logged_in() {
 }
 
 # reset_from PORT: somebody ends the connection from that port, whenever we send something, until `undo`.
+# reset_all [PORT]: so ends each connection to that port (3260), and none is made.
 # drop_from PORT: its packets vanish, both ways.
 reset_from() {
 	nft -f - <<-END
 		table inet hurt {
 			chain out { type filter hook output priority 0; tcp sport $1 tcp dport 3260 reject with tcp reset; }
+		}
+	END
+}
+reset_all() {
+	nft -f - <<-END
+		table inet hurt {
+			chain out { type filter hook output priority 0; tcp dport ${1:-3260} reject with tcp reset; }
 		}
 	END
 }
