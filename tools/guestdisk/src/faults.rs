@@ -27,6 +27,8 @@ const MOST_PLACES: u32 = 10_000;
 
 /// Calls after which it is said how far a thorough sweep is.
 const ATTEMPTS_A_WORD: u32 = 20;
+/// As many as a call has that does little.
+const FEW_PLACES: u32 = 6;
 /// The rate of a commit.
 const SLOWLY: Rates = Rates {
     min_kib_per_s: 0,
@@ -107,6 +109,14 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// The place before the first one to try. What succeeds only once may do so there, and then no other one is tried.
+    fn start(&self, step: &Step) -> u32 {
+        match step {
+            Step::Commit => self.seed % FEW_PLACES,
+            _ => 0,
+        }
+    }
+
     /// The one to try behind `place`. Each has its turn in one sweep or another.
     fn behind(&self, place: u32) -> u32 {
         let (first, stride) = match self.thorough {
@@ -132,7 +142,7 @@ impl Places {
 /// Makes the call with its first allocation failing, its second one and so on.
 pub(crate) fn sweep(step: &Step, places: &Places) -> Result<()> {
     let mut failures = BTreeMap::<String, u32>::new();
-    let (mut nth, mut attempt) = (0, 0);
+    let (mut nth, mut attempt) = (places.start(step), 0);
     loop {
         attempt += 1;
         nth = places.behind(nth);
