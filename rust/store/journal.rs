@@ -2,6 +2,9 @@
 
 //! Writes for the engine's machines: flush rounds, checkpoints, superblock pairs.
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use super::{
     superblocks::{
         copy,

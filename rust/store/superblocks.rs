@@ -97,7 +97,12 @@ fn decode(
     Ok(room.write(Superblock::decode(place, bytes, crc32c)?))
 }
 
-fn read_pair(disk: &Bdev, places: [u64; 2], buffer: &mut KVec<u8>) -> Result<Found, Refusal> {
+/// The pair that stands at `places`. `buffer` has [`SUPERBLOCK_LEN`].
+pub(super) fn read_pair(
+    disk: &Bdev,
+    places: [u64; 2],
+    buffer: &mut KVec<u8>,
+) -> Result<Found, Refusal> {
     let [a, b] = places.map(|place| read_one(disk, place, buffer));
     let choice = pair::choose(
         &a.as_deref().map_err(|error| *error),

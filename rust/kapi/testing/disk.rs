@@ -18,7 +18,10 @@ use crate::{
                 Config,
                 Visibility, //
             },
-            limits::Limits,
+            limits::{
+                Features,
+                Limits, //
+            },
             BlkStatus,
             SECTOR_BYTES, //
         },
@@ -48,9 +51,34 @@ const PAGES: usize = 64;
 struct Behaviour {
     /// These sectors cannot be read or written.
     bad: Range<u64>,
+    /// So many bios are answered before the disk fails all.
+    left: usize,
+    /// What came, as far as there is room.
+    asked: KVec<(Op, u64)>,
     /// Bios are kept for [`MemoryDisk::take`].
     hold: bool,
     held: BioList,
+}
+
+/// Room for what a disk is asked.
+const ASKED: usize = 128;
+
+impl Behaviour {
+    fn asked(&mut self, bio: &Bio) {
+        let op = match (bio.is_preflush(), bio.sectors()) {
+            (true, 0) => Op::Flush,
+            _ => bio.op(),
+        };
+        // Without room nobody wants to know.
+        let _ = self.asked.push_within_capacity((op, bio.sector()));
+    }
+
+    /// Whether a bio for these sectors fails.
+    fn fails(&mut self, sectors: &Range<u64>) -> bool {
+        let dead = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        dead || sectors.start < self.bad.end && self.bad.start < sectors.end
+    }
 }
 
 /// The driver.
@@ -65,13 +93,13 @@ impl BioDriver for Memory {
     fn submit(this: ArcBorrow<'_, Self>, bio: Bio) {
         let sectors = bio.sector()..bio.sector().saturating_add(bio.sectors().into());
         let mut behaviour = this.behaviour.lock();
+        behaviour.asked(&bio);
         if behaviour.hold {
             return behaviour.held.push(bio);
         }
-        let bad = &behaviour.bad;
-        let is_bad = sectors.start < bad.end && bad.start < sectors.end;
+        let fails = behaviour.fails(&sectors);
         drop(behaviour);
-        let result = match is_bad {
+        let result = match fails {
             true => Err(EIO),
             false => this.data_of(&bio),
         };
@@ -81,14 +109,15 @@ impl BioDriver for Memory {
 
 impl Memory {
     fn data_of(&self, bio: &Bio) -> Result {
+        let start = usize::try_from(bio.sector().saturating_mul(SECTOR_BYTES))?;
+        let len = bio.sectors() as usize * SECTOR_BYTES as usize;
         let copy = match bio.op() {
             Op::Read => bindings::imgstream_bio_copy_to,
             Op::Write => bindings::imgstream_bio_copy_from,
+            Op::WriteZeroes => return self.data.fill_zero(start, len),
             _ => return Err(EINVAL),
         };
-        let start = usize::try_from(bio.sector().saturating_mul(SECTOR_BYTES))?;
         let mut done: u32 = 0;
-        let len = bio.sectors() as usize * SECTOR_BYTES as usize;
         self.data.each_part(start, len, |page, part| {
             let (at, len) = (part.offset as u32, part.len as u32);
             // SAFETY: `done + len` is at most the bio's length, and the part is inside of the page.
@@ -114,6 +143,8 @@ impl MemoryDisk {
         data.fill_zero(0, data.len())?;
         let behaviour = Behaviour {
             bad: 0..0,
+            left: usize::MAX,
+            asked: KVec::new(),
             hold: false,
             held: BioList::new(),
         };
@@ -145,6 +176,12 @@ impl MemoryDisk {
         Self::new(name, Limits::copied(1 << 20).block_bytes(512, 4096))
     }
 
+    /// The same with a cache, so that it is flushed.
+    pub(crate) fn cached(name: &'static CStr) -> Result<Self> {
+        let limits = Limits::copied(1 << 20).block_bytes(512, 4096);
+        Self::new(name, limits.features(Features::WRITE_CACHE))
+    }
+
     /// The open disk. Nobody may keep it longer than this object.
     pub(crate) fn bdev(&self) -> Result<&Arc<Bdev>> {
         self.bdev.as_ref().ok_or(ENODEV)
@@ -158,6 +195,23 @@ impl MemoryDisk {
     /// Makes these sectors fail, and no others.
     pub(crate) fn break_sectors(&self, bad: Range<u64>) {
         self.memory.behaviour.lock().bad = bad;
+    }
+
+    /// Answers so many more, then fails everything.
+    pub(crate) fn fail_after(&self, bios: usize) {
+        self.memory.behaviour.lock().left = bios;
+    }
+
+    /// Forgets what it was asked, and writes down what it is asked from now on: operations, and their first sectors.
+    pub(crate) fn watch(&self) -> Result {
+        let mut room = KVec::with_capacity(ASKED, GFP_KERNEL)?;
+        core::mem::swap(&mut self.memory.behaviour.lock().asked, &mut room);
+        Ok(())
+    }
+
+    /// What it was asked since then.
+    pub(crate) fn asked(&self) -> KVec<(Op, u64)> {
+        core::mem::take(&mut self.memory.behaviour.lock().asked)
     }
 
     /// Whether bios are kept instead of being answered.
