@@ -10,6 +10,9 @@
 //! A link takes one only in its turn ([`choose`]), else it wakes the one whose turn it is. One that is not ready puts back what
 //! it has when another one is ready, so each change of that wakes all others.
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use super::{
     fetch::{
         Fetch,

@@ -17,7 +17,20 @@ impl Driver {
         *slot = Some(fetch);
         Ok(())
     }
+
+    /// Makes it look as if it had never run; see [`Self::has_run`].
+    pub(in crate::source) fn rest(&mut self) {
+        self.vacancies = NEVER_RAN;
+    }
+
+    /// Whether it has run since then: the first that it does is to look at the vacancies.
+    pub(in crate::source) fn has_run(&self) -> bool {
+        self.vacancies != NEVER_RAN
+    }
 }
+
+/// Vacancies that there are not.
+const NEVER_RAN: u32 = u32::MAX;
 
 #[kunit_tests(imgstream_driver)]
 mod suite {

@@ -2,7 +2,18 @@
 
 //! Tests of the links, with a repository that refuses connections.
 
+use super::Link;
 use kernel::prelude::*;
+
+impl Link {
+    /// Whether `event` lets the work item run, on a queue that nothing else is on.
+    pub(in crate::source) fn is_woken_by(&self, event: impl FnOnce() -> Result) -> Result<bool> {
+        self.driver.lock().rest();
+        event()?;
+        self.queue.flush();
+        Ok(self.driver.lock().has_run())
+    }
+}
 
 #[kunit_tests(imgstream_link)]
 mod suite {
