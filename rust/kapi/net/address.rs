@@ -27,6 +27,29 @@ use kernel::{
 pub(crate) struct Address(pub(crate) SocketAddr);
 
 impl Address {
+    /// `kernel_bind()`.
+    ///
+    /// # Safety
+    ///
+    /// `socket` must be a valid socket of this address's [`family`](Self::family).
+    #[cfg(CONFIG_KUNIT = "y")]
+    pub(super) unsafe fn bind(self, socket: *mut bindings::socket) -> Result {
+        let v6;
+        let v4;
+        let (raw, len): (*const c_void, _) = match self.0 {
+            SocketAddr::V4(address) => {
+                v4 = raw_v4(address);
+                (ptr::from_ref(&v4).cast(), size_of_val(&v4))
+            }
+            SocketAddr::V6(address) => {
+                v6 = raw_v6(address);
+                (ptr::from_ref(&v6).cast(), size_of_val(&v6))
+            }
+        };
+        // SAFETY: By this function's requirement; the address is of the socket's family, and only read.
+        to_result(unsafe { bindings::kernel_bind(socket, raw.cast_mut().cast(), len as c_int) })
+    }
+
     /// `AF_INET` or `AF_INET6`.
     pub(super) fn family(self) -> c_int {
         match self.0 {

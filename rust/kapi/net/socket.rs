@@ -8,6 +8,9 @@
 //! C headers: [`include/linux/net.h`](srctree/include/linux/net.h),
 //! [`include/net/sock.h`](srctree/include/net/sock.h)
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use super::Address;
 use crate::{
     bindings,
@@ -109,23 +112,31 @@ impl<T: Wake> Socket<T> {
     /// `owner` and the socket refer to each other until the socket is dropped.
     pub(crate) fn connect(address: Address, owner: Arc<T>) -> Result<Self> {
         let _no_io = NoIo::enter();
-        let callbacks = Self::callbacks(&owner)?;
         let raw = create(address)?;
-        let release = Release(raw);
-        // SAFETY: `raw` is a new TCP socket; `callbacks` is initialised and pinned.
-        unsafe { bindings::imgstream_socket_install(raw.as_ptr(), callbacks.raw.get()) };
-        core::mem::forget(release);
-        // INVARIANT: Installed just now, with `owner` as the context.
-        let this = Self {
-            raw,
-            callbacks,
-            _owner: owner,
-        };
+        // SAFETY: `raw` is a new TCP socket, and handed over.
+        let this = unsafe { Self::install(raw, owner)? };
         // SAFETY: `raw` was made for the family of `address`.
         match unsafe { address.connect(raw.as_ptr()) } {
             Err(error) if Errno::from_error(error) != Some(Errno::InProgress) => Err(error),
             _ => Ok(this),
         }
+    }
+
+    /// # Safety
+    ///
+    /// Hands over a valid TCP socket whose callbacks nobody has changed.
+    unsafe fn install(raw: NonNull<bindings::socket>, owner: Arc<T>) -> Result<Self> {
+        let release = Release(raw);
+        let callbacks = Self::callbacks(&owner)?;
+        // SAFETY: A valid TCP socket by this function's requirement; `callbacks` is initialised and pinned.
+        unsafe { bindings::imgstream_socket_install(raw.as_ptr(), callbacks.raw.get()) };
+        core::mem::forget(release);
+        // INVARIANT: Installed just now, with `owner` as the context.
+        Ok(Self {
+            raw,
+            callbacks,
+            _owner: owner,
+        })
     }
 
     fn callbacks(owner: &Arc<T>) -> Result<Pin<KBox<Callbacks>>> {
