@@ -6,6 +6,9 @@
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h).
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use crate::{
     bindings,
     kapi::blk::SECTOR_BYTES, //

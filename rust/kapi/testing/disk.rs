@@ -187,6 +187,14 @@ impl MemoryDisk {
         self.bdev.as_ref().ok_or(ENODEV)
     }
 
+    /// Closes it, and leaves the disk.
+    pub(crate) fn close(&mut self) {
+        self.bdev = None;
+        // SAFETY: Tests run in kernel threads, whose files are closed later, by a work item: now, so that nobody keeps
+        // the module.
+        unsafe { bindings::flush_delayed_fput() };
+    }
+
     /// What is on it.
     pub(crate) fn data(&self) -> &PageBuf {
         &self.memory.data
@@ -230,9 +238,6 @@ impl Drop for MemoryDisk {
         // Outside of the lock: bios that are left end here.
         let held = self.memory.behaviour.lock().held.take();
         drop(held);
-        self.bdev = None;
-        // SAFETY: Tests run in kernel threads, whose files are closed later, by a work item: now, so that nobody keeps
-        // the module.
-        unsafe { bindings::flush_delayed_fput() };
+        self.close();
     }
 }
