@@ -6,12 +6,13 @@
 # shellcheck source=selftests/guest/common.sh
 . /tests/common.sh
 
-suites="imgstream_address imgstream_bdev imgstream_bio imgstream_bio_set imgstream_blk_door imgstream_completion
-	imgstream_crypto imgstream_driver imgstream_epoch imgstream_errno imgstream_errors imgstream_fetch
-	imgstream_inner imgstream_ioctl imgstream_irq_spinlock imgstream_journal imgstream_limits imgstream_link
-	imgstream_links imgstream_load imgstream_mempool imgstream_merge imgstream_misc imgstream_noio imgstream_page
-	imgstream_pm imgstream_retry imgstream_socket imgstream_source_status imgstream_superblocks imgstream_sysfs
-	imgstream_tables imgstream_time imgstream_waiter imgstream_workqueue"
+suites="imgstream_address imgstream_bdev imgstream_bio imgstream_bio_set imgstream_blk_disk imgstream_blk_door
+	imgstream_blk_mq imgstream_completion imgstream_crypto imgstream_driver imgstream_epoch imgstream_errno
+	imgstream_errors imgstream_fetch imgstream_inner imgstream_ioctl imgstream_irq_spinlock imgstream_journal
+	imgstream_limits imgstream_link imgstream_links imgstream_load imgstream_mempool imgstream_merge
+	imgstream_misc imgstream_noio imgstream_page imgstream_pm imgstream_retry imgstream_socket
+	imgstream_source_status imgstream_superblocks imgstream_sysfs imgstream_tables imgstream_time imgstream_waiter
+	imgstream_workqueue"
 kunit=/sys/kernel/debug/kunit
 
 # said SUITE: its results, without what is around them.

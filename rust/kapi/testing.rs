@@ -30,6 +30,8 @@ use kernel::{
 pub(crate) use bios::{
     note,
     Bench,
+    Ends,
+    Note,
     PAGES, //
 };
 pub(crate) use disk::MemoryDisk;

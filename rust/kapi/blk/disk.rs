@@ -5,6 +5,9 @@
 //! Every disk has this module as its owner, so that `rmmod` is refused while one is open.
 //! Shaped after `kernel::block::mq::gen_disk`.
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use crate::{
     bindings,
     kapi::{

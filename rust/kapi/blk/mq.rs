@@ -6,6 +6,9 @@
 //! exactly once, with the first error that was reported, or with an I/O error if fewer bytes than it has were reported
 //! done. Nothing else can end it. Shaped after `kernel::block::mq::request`, which counts references too.
 
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
+
 use crate::{
     bindings,
     kapi::{
