@@ -15,6 +15,8 @@
 disk=$(disk disk)
 whole=/dev/imgstream0
 fail_io=/sys/block/${disk##*/}/make-it-fail
+# From this block on writes are durable when they return.
+durable=1100
 
 # storm N [BYTES]: from now on, or when so much was read and written, every Nth I/O of the disk fails. calm: no more; one
 # result: some did.
@@ -29,11 +31,18 @@ calm() {
 	check "I/Os failed" [ $calm_met -gt 0 ]
 }
 
-# write_each FIRST: writes 40 blocks, one after the other; /tmp/acknowledged has those of which the write succeeded.
+# One block each; the second one is durable when it is written.
+write() {
+	dd if=/tmp/mine of="$whole" bs=4096 skip="$1" seek="$1" count=1 conv=notrunc oflag=direct 2>/dev/null
+}
+write_durably() {
+	$guestdisk stamp "$whole" mine --durable --start "$1" --blocks 1 >/dev/null 2>&1
+}
+# write_each HOW FIRST BLOCKS: one after the other; /tmp/acknowledged and /tmp/refused say which were written.
 write_each() {
-	write_at=$1 write_end=$(($1 + 40))
+	write_at=$2 write_end=$(($2 + $3))
 	while [ "$write_at" -lt "$write_end" ]; do
-		if $guestdisk stamp $whole mine --durable --start "$write_at" --blocks 1 >/dev/null 2>&1; then
+		if "$1" "$write_at"; then
 			echo "$write_at" >>/tmp/acknowledged
 		else
 			echo "$write_at" >>/tmp/refused
@@ -57,6 +66,23 @@ as_written() {
 	while read -r as_block; do one_of "$as_block" mine || return; done </tmp/acknowledged
 	while read -r as_block; do one_of "$as_block" mine image || return; done </tmp/refused
 }
+# flushed: all that was acknowledged is durable; else only that which was durable when it was.
+flushed() {
+	if dd if=/dev/null of=$whole count=0 conv=notrunc,fsync 2>/dev/null; then
+		note "flushed"
+		return
+	fi
+	note "not flushed"
+	mv /tmp/acknowledged /tmp/volatile
+	while read -r flushed_block; do
+		if [ "$flushed_block" -ge $durable ]; then
+			echo "$flushed_block" >>/tmp/acknowledged
+		else
+			echo "$flushed_block" >>/tmp/refused
+		fi
+	done </tmp/volatile
+	touch /tmp/acknowledged
+}
 attach() {
 	imgstreamctl attach "$disk" && imgstreamctl fill off
 }
@@ -78,31 +104,37 @@ met() {
 	[ $(($(value errors_write) + $(value errors_journal))) -gt 0 ]
 }
 
-plan 98
+plan 110
 check "faults can be ordered" fault_set fail_make_request verbose 0
 check "the module loads" load
-for every in 2 3 5 13 40; do
+truncate -s 8M /tmp/mine
+$guestdisk stamp /tmp/mine mine --start 1000 --blocks 200 >/dev/null
+for every in 2 3 5 13 40 97; do
 	# A disk that was not detached as it should be has no clean blocks that are above suspicion.
 	check "one in $every: a disk is laid out" lay_out "$disk"
 	check "one in $every: it is attached" attach
 	: >/tmp/acknowledged
 	: >/tmp/refused
 	storm $every
+	write_each write 1000 60
 	check "one in $every: absent blocks are read" $guestdisk verify $whole image --start 2000 --blocks 200
 	check "one in $every: so are those that are here" $guestdisk verify $whole image --start 2000 --blocks 200
-	write_each 1000
+	write_each write_durably $durable 20
 	calm
 	note "$(wc -l </tmp/acknowledged) writes were acknowledged, $(wc -l </tmp/refused) refused"
 	check "one in $every: all is as it was written" as_written
+	cat /tmp/acknowledged >>/tmp/all_acknowledged
+	cat /tmp/refused >>/tmp/all_refused
+	flushed
 	check "one in $every: it detaches" imgstreamctl detach
 	check "one in $every: and is attached again" attach
 	check "one in $every: all is as it was written, still" as_written
 	check "one in $every: it detaches again" imgstreamctl detach
-	cat /tmp/acknowledged >>/tmp/all_acknowledged
-	cat /tmp/refused >>/tmp/all_refused
 done
-check "some writes were acknowledged" [ -s /tmp/all_acknowledged ]
-check "some were refused" [ -s /tmp/all_refused ]
+check "writes were acknowledged" grep -q '^10' /tmp/all_acknowledged
+check "also durable ones" grep -q "^11" /tmp/all_acknowledged
+check "writes were refused" grep -q "^10" /tmp/all_refused
+check "also durable ones" grep -q "^11" /tmp/all_refused
 
 check "it gets settings" add_settings "$disk"
 for every in 2 3 4 5 7 11 17 29 47; do
